@@ -1,0 +1,180 @@
+// Package sink is the contract between the loader and a warehouse.
+//
+// A warehouse keeps, in one database, the rows, the ledger of batch ids and the
+// positions in Kafka, so that one transaction moves all three or none. The
+// interfaces here are small, one for each of their users; package sinktest
+// holds the suite that every implementation passes.
+package sink
+
+import (
+	"context"
+	"time"
+
+	"tallyman/schema"
+	"tallyman/schema/batch"
+)
+
+// Revision is one physical table that holds a dataset, with its own ledger
+// entries and its own positions.
+type Revision struct {
+	ID       int64
+	Manifest schema.Manifest
+	Physical schema.Table // the table itself; Manifest.Table is the view over the active revision
+	State    State
+}
+
+// State is where a revision is in its life.
+type State string
+
+// The states of a revision. A dataset has at most one active revision.
+const (
+	Building State = "building"
+	Active   State = "active"
+	Standby  State = "standby"
+	Retired  State = "retired"
+)
+
+// Partition names one partition of a topic. Cluster is a configured name,
+// because images of a broker ship with a fixed cluster id.
+type Partition struct {
+	Cluster string
+	Topic   string
+	Number  int32
+}
+
+// Position is how far a revision has read a partition.
+type Position struct {
+	Partition Partition
+	Next      int64 // the next offset to read
+	Era       int64 // raised by a rewind, a stop or an activation: the only fence
+	LogStart  int64 // the log's start when last seen; -1: never
+	// Anchor identifies the newest data record before Next; nil: none known.
+	Anchor *Anchor
+}
+
+// Anchor recognises a log: the record at Offset must be this one.
+type Anchor struct {
+	Offset    int64
+	Timestamp time.Time    // Kafka's, to the millisecond
+	SHA256    batch.Digest // over key, headers and value: see Message.Fingerprint
+}
+
+// Message is a Kafka record as it was read, with its coordinates.
+type Message struct {
+	Partition Partition
+	Offset    int64
+	Timestamp time.Time
+	Key       []byte
+	Value     []byte
+	Headers   []batch.Header
+}
+
+// Element is a batch that is ready to load.
+type Element struct {
+	Message
+	Batch   *batch.Batch
+	Content batch.Digest // of dataset, schema, content type, row count and value
+	// Tuples are the rows in PostgreSQL's binary COPY format without file
+	// header and trailer, walked: exactly Batch.Rows tuples.
+	Tuples []byte
+}
+
+// Dead is a message that can't be loaded, kept whole with the reason.
+type Dead struct {
+	Message
+	Reason batch.Reason
+	Detail string
+	// Batch is the envelope as far as it could be read; nil: not at all.
+	Batch *batch.Batch
+}
+
+// Advance moves one position, by compare-and-set on (Era, From).
+type Advance struct {
+	Partition Partition
+	Era       int64
+	From      int64
+	To        int64 // one past the last offset considered, whatever stood there
+	LogStart  int64 // the log's start as the last fetch told it; -1: keep the stored one
+	Anchor    *Anchor
+	// Anchor nil keeps the stored anchor: nothing in [From, To) was a data record.
+}
+
+// Group is what one warehouse transaction commits together. Elements and Dead
+// lie within the Advances: a Dead or Element at an offset outside of its
+// partition's [From, To) is a programming error.
+type Group struct {
+	Revision Revision
+	Advances []Advance
+	Elements []Element
+	Dead     []Dead
+}
+
+// Outcome is what became of one element of a group.
+type Outcome uint8
+
+// The outcomes. Conflict was quarantined as id_conflict by the same transaction.
+const (
+	Loaded Outcome = iota + 1
+	Duplicate
+	Conflict
+)
+
+// Result tells what a committed group did: one outcome for each element, in order.
+type Result struct {
+	Outcomes []Outcome
+}
+
+// Committer commits groups, one at a time, on a connection of its own that it
+// opens when first used and again after a failure.
+//
+// Commit either returns a Result, and everything in the group is durable; or an
+// error, whose class (see ClassOf) says what to do. After an error nothing of
+// the group is durable, except that a lost answer to COMMIT leaves it unknown:
+// that is Retryable, and the same group submitted again is either committed
+// once, or Fenced because the first attempt had moved the positions.
+// Cancelling ctx abandons the group by rollback; once COMMIT is sent it is not
+// cancelled any more, only bounded by the committer's own deadline.
+type Committer interface {
+	Commit(ctx context.Context, g *Group) (Result, error)
+	Close() error
+}
+
+// Move places a position outside of a commit: over a gap, or back.
+type Move struct {
+	Partition Partition
+	Era       int64 // compare-and-set on (Era, From), as in Advance
+	From      int64
+	To        int64
+	LogStart  int64
+	// Gap, if not empty, records that the offsets [From, To) were never read, and why.
+	Gap string
+	// Rewind raises the era, which fences every stale member.
+	Rewind bool
+}
+
+// Positions reads and places positions.
+type Positions interface {
+	// Assign returns the positions of the partitions, in the order asked. A
+	// partition that was never read gets a row at offset 0, era 1, log start
+	// -1, without an anchor. An era that a rewind raised is seen here.
+	Assign(ctx context.Context, r Revision, ps []Partition) ([]Position, error)
+	// Move applies m, clears the anchor and returns the new position; Fenced if
+	// the position is no longer at (m.Era, m.From).
+	Move(ctx context.Context, r Revision, m Move) (Position, error)
+}
+
+// Window is the range of batch times that the ledger has partitions for.
+type Window struct {
+	Horizon time.Time // ids before it are refused; zero: no horizon
+	End     time.Time // ids at or after it have no partition yet
+}
+
+// Catalog tells what there is to load.
+type Catalog interface {
+	// Target returns the name stored in the warehouse.
+	Target(ctx context.Context) (string, error)
+	// ActiveRevisions returns the active revision of every dataset, by name.
+	ActiveRevisions(ctx context.Context) ([]Revision, error)
+	// Window returns the ledger's window.
+	Window(ctx context.Context) (Window, error)
+}
