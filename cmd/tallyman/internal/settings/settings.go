@@ -1,0 +1,81 @@
+// Package settings is how tallyman is configured: one table of every setting,
+// from which the files, the environment and the flags are read and from which a
+// reference can be printed.
+//
+// A value comes from, later ones first: a flag, TALLYMAN_… in the environment,
+// a standard name such as DATABASE_URL, tallyman.yaml, the default.
+package settings
+
+import (
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Config holds the values of all settings. Table says what each means.
+type Config struct {
+	KafkaBrokers  []string
+	KafkaCluster  string
+	KafkaClientID string
+
+	WarehouseURL    string
+	WarehouseTarget string
+
+	LoaderMember             string
+	LoaderCommitters         int
+	LoaderReadAhead          Bytes
+	LoaderGroupBytes         Bytes
+	LoaderSessionTimeout     time.Duration
+	LoaderClockSkew          time.Duration
+	LoaderBreakerWindow      time.Duration
+	LoaderBreakerMinBatches  int
+	LoaderQuarantineMaxBytes Bytes
+
+	SourceName string
+	SourceDir  string
+
+	AdminListen string
+
+	LogLevel  slog.Level
+	LogFormat string
+
+	AllowPlaintext bool
+
+	// WarehouseFromPG says that PG* variables describe the warehouse, so that an
+	// empty WarehouseURL is an answer too.
+	WarehouseFromPG bool
+}
+
+// Bytes is a size in bytes, written with a unit: 64MiB, 512KiB, 100B.
+type Bytes int64
+
+// Setting is one row of the table.
+type Setting struct {
+	Key     string // in tallyman.yaml, with dots for nesting
+	Default string // as one would write it; empty: none
+	Unit    string // how a value is written
+	Doc     string // one sentence
+	// Standard are names in the environment that other programs use for the
+	// same thing; TALLYMAN_… comes before them.
+	Standard []string
+
+	bind func(*Config) any // where the value goes
+}
+
+// Env returns the setting's own name in the environment: TALLYMAN_KAFKA_BROKERS.
+func (s Setting) Env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.Key, ".", "_"))
+}
+
+// Flag returns the setting's name on the command line, without dashes in front.
+func (s Setting) Flag() string {
+	return strings.NewReplacer(".", "-", "_", "-").Replace(s.Key)
+}
+
+// Group returns the first part of the key: "kafka".
+func (s Setting) Group() string {
+	group, _, _ := strings.Cut(s.Key, ".")
+	return group
+}
+
+const envPrefix = "TALLYMAN_"

@@ -1,0 +1,90 @@
+package settings
+
+// Table returns every setting, in the order of a reference.
+func Table() []Setting {
+	var all []Setting
+	for _, part := range [][]Setting{kafkaTable(), warehouseTable(), loaderTable(), restTable()} {
+		all = append(all, part...)
+	}
+	return all
+}
+
+func kafkaTable() []Setting {
+	return []Setting{
+		{Key: "kafka.brokers", Unit: "host:port, comma-separated", Standard: []string{"KAFKA_BROKERS"},
+			Doc:  "Brokers to ask for the rest of the cluster.",
+			bind: func(c *Config) any { return &c.KafkaBrokers }},
+		{Key: "kafka.cluster", Default: "default", Unit: "name",
+			Doc:  "What positions call this cluster. Keep it when brokers move; change it for another cluster.",
+			bind: func(c *Config) any { return &c.KafkaCluster }},
+		{Key: "kafka.client_id", Default: "tallyman", Unit: "name",
+			Doc:  "How the brokers' logs and quotas know this program.",
+			bind: func(c *Config) any { return &c.KafkaClientID }},
+	}
+}
+
+func warehouseTable() []Setting {
+	return []Setting{
+		{Key: "warehouse.url", Unit: "postgres://… or key=value", Standard: []string{"DATABASE_URL"},
+			Doc:  "The PostgreSQL to load into. What it leaves out comes from PGHOST, PGUSER, PGPASSWORD and so on.",
+			bind: func(c *Config) any { return &c.WarehouseURL }},
+		{Key: "warehouse.target", Default: "default", Unit: "name",
+			Doc:  "What sources call this warehouse. It must equal the name stored in it, so that a clone isn't loaded by mistake.",
+			bind: func(c *Config) any { return &c.WarehouseTarget }},
+	}
+}
+
+func loaderTable() []Setting {
+	return []Setting{
+		{Key: "loader.member", Unit: "name",
+			Doc:  "This loader's name in the warehouse's and the brokers' lists of sessions. Empty: host name and process id.",
+			bind: func(c *Config) any { return &c.LoaderMember }},
+		{Key: "loader.committers", Default: "2", Unit: "count",
+			Doc:  "Connections that commit at the same time, for each dataset; each takes a share of the partitions.",
+			bind: func(c *Config) any { return &c.LoaderCommitters }},
+		{Key: "loader.read_ahead", Default: "32MiB", Unit: "size",
+			Doc:  "Bytes read from Kafka and not yet committed, over all datasets of the process.",
+			bind: func(c *Config) any { return &c.LoaderReadAhead }},
+		{Key: "loader.group_bytes", Default: "4MiB", Unit: "size",
+			Doc:  "Bytes of rows that one transaction loads at most; a single larger batch goes alone.",
+			bind: func(c *Config) any { return &c.LoaderGroupBytes }},
+		{Key: "loader.session_timeout", Default: "6s", Unit: "duration",
+			Doc:  "How long the brokers wait for a silent loader before its partitions go to another. A mistake costs a rebalance, never a duplicate.",
+			bind: func(c *Config) any { return &c.LoaderSessionTimeout }},
+		{Key: "loader.clock_skew", Default: "1h", Unit: "duration",
+			Doc:  "How far ahead of this machine's clock a batch's time may be.",
+			bind: func(c *Config) any { return &c.LoaderClockSkew }},
+		{Key: "loader.breaker_window", Default: "1m", Unit: "duration",
+			Doc:  "Over how long the share of refused batches is taken; if most are refused, nothing moves any more.",
+			bind: func(c *Config) any { return &c.LoaderBreakerWindow }},
+		{Key: "loader.breaker_min_batches", Default: "20", Unit: "count",
+			Doc:  "Batches that the window needs before that is decided.",
+			bind: func(c *Config) any { return &c.LoaderBreakerMinBatches }},
+		{Key: "loader.quarantine_max_bytes", Default: "1GiB", Unit: "size",
+			Doc:  "How large a dataset's quarantine may get before its loading stops.",
+			bind: func(c *Config) any { return &c.LoaderQuarantineMaxBytes }},
+	}
+}
+
+func restTable() []Setting {
+	return []Setting{
+		{Key: "source.name", Unit: "name",
+			Doc:  "The producer's name in the envelope of what it publishes. Empty: the host name.",
+			bind: func(c *Config) any { return &c.SourceName }},
+		{Key: "source.dir", Unit: "directory",
+			Doc:  "Where sources keep their journals. Empty: tallyman in XDG_STATE_HOME, else in ~/.local/state.",
+			bind: func(c *Config) any { return &c.SourceDir }},
+		{Key: "admin.listen", Default: "127.0.0.1:9187", Unit: "host:port",
+			Doc:  "Where /metrics, /livez and /readyz answer. Port 0 takes a free one; off answers nowhere.",
+			bind: func(c *Config) any { return &c.AdminListen }},
+		{Key: "log.level", Default: "info", Unit: "debug, info, warn or error",
+			Doc:  "The least severe line that is logged.",
+			bind: func(c *Config) any { return &c.LogLevel }},
+		{Key: "log.format", Default: "text", Unit: "text or json",
+			Doc:  "How lines are logged, to standard error.",
+			bind: func(c *Config) any { return &c.LogFormat }},
+		{Key: "allow_plaintext", Default: "false", Unit: "true or false",
+			Doc:  "Whether data and passwords may cross a network unencrypted, to hosts other than this one.",
+			bind: func(c *Config) any { return &c.AllowPlaintext }},
+	}
+}
