@@ -4,6 +4,12 @@
 // and a warehouse that agree on a manifest's hash agree on every byte of a row.
 package schema
 
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
 // BatchIDColumn is the name of the lineage column that ends every table which
 // Tallyman creates: the unique id of the batch that a row came with.
 // A manifest can't use it for a column of its own.
@@ -17,20 +23,6 @@ type Dataset struct {
 
 // String returns the canonical form, "namespace/name".
 func (d Dataset) String() string { return d.Namespace + "/" + d.Name }
-
-// Type is the logical type of a column, spelled as in a manifest.
-type Type string
-
-// The types that a column can have.
-const (
-	Bool        Type = "bool"
-	Int64       Type = "int64"
-	Float64     Type = "float64"
-	Text        Type = "text"
-	TimestampTZ Type = "timestamptz"
-	UUID        Type = "uuid"
-	JSON        Type = "json"
-)
 
 // Column is one column of a dataset. A column is required unless it is nullable.
 type Column struct {
@@ -56,4 +48,62 @@ type Manifest struct {
 	// BatchID says that the table ends with the column _batch_id, and that
 	// every native row therefore ends with the batch's unique id.
 	BatchID bool
+}
+
+// Ref names a dataset, and one manifest of it where Hash is set.
+type Ref struct {
+	Dataset Dataset
+	Hash    string // 64 lower-case hexadecimal digits; empty: not said
+}
+
+// String returns "namespace/name", followed by "@hash" where there is one.
+func (r Ref) String() string {
+	if r.Hash == "" {
+		return r.Dataset.String()
+	}
+	return r.Dataset.String() + "@" + r.Hash
+}
+
+// maxDatasetPart bounds each half of a dataset's name, in bytes, so that the
+// default topic always fits Kafka's 249.
+const maxDatasetPart = 100
+
+var (
+	datasetPart = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
+	hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// ParseDataset reads "namespace/name".
+func ParseDataset(s string) (Dataset, error) {
+	namespace, name, found := strings.Cut(s, "/")
+	for _, part := range []string{namespace, name} {
+		if !found || len(part) > maxDatasetPart || !datasetPart.MatchString(part) {
+			return Dataset{}, fmt.Errorf("dataset %s is not namespace/name: each part is a lower-case letter or digit, "+
+				"then lower-case letters, digits, _ or - (at most %d)", quote(s), maxDatasetPart)
+		}
+	}
+	return Dataset{Namespace: namespace, Name: name}, nil
+}
+
+// ParseRef reads "namespace/name" or "namespace/name@hash".
+func ParseRef(s string) (Ref, error) {
+	name, hash, found := strings.Cut(s, "@")
+	d, err := ParseDataset(name)
+	if err != nil {
+		return Ref{}, err
+	}
+	if found && !hashPattern.MatchString(hash) {
+		return Ref{}, fmt.Errorf("manifest hash %s of dataset %s is not 64 lower-case hexadecimal digits", quote(hash), d)
+	}
+	return Ref{Dataset: d, Hash: hash}, nil
+}
+
+// quote returns s in double quotes with everything unprintable escaped, cut to
+// a length that fits a log line.
+func quote(s string) string {
+	const limit = 80
+	if len(s) > limit {
+		return fmt.Sprintf("%q…", s[:limit])
+	}
+	return fmt.Sprintf("%q", s)
 }

@@ -1,0 +1,101 @@
+package schema
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// document is a manifest as JSON: every key present, defaults written out.
+type document struct {
+	BatchID bool             `json:"batch_id"`
+	Columns []columnDocument `json:"columns"`
+	Dataset string           `json:"dataset"`
+	Table   tableDocument    `json:"table"`
+	Topic   string           `json:"topic"`
+}
+
+type columnDocument struct {
+	Name     string `json:"name"`
+	Nullable bool   `json:"nullable"`
+	Type     Type   `json:"type"`
+}
+
+type tableDocument struct {
+	Name   string `json:"name"`
+	Schema string `json:"schema"`
+}
+
+// Canonical returns the canonical form: JSON by RFC 8785 (sorted keys, no
+// space, shortest escapes) with every default written out.
+func (m Manifest) Canonical() []byte {
+	doc := document{
+		BatchID: m.BatchID,
+		Columns: make([]columnDocument, len(m.Columns)),
+		Dataset: m.Dataset.String(),
+		Table:   tableDocument{Name: m.Table.Name, Schema: m.Table.Schema},
+		Topic:   m.Topic,
+	}
+	for i, c := range m.Columns {
+		doc.Columns[i] = columnDocument{Name: c.Name, Nullable: c.Nullable, Type: c.Type}
+	}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		panic("schema: a manifest of strings and booleans did not marshal: " + err.Error())
+	}
+	value := jsontext.Value(text)
+	if err := value.Canonicalize(); err != nil {
+		panic("schema: marshalled JSON is not canonicalizable: " + err.Error())
+	}
+	return value
+}
+
+// ParseCanonical reads the canonical form that Canonical wrote. Order of keys
+// and white space may differ, because databases that keep JSON change both;
+// everything else, such as a default left out, is an error.
+func ParseCanonical(text []byte) (Manifest, error) {
+	value := jsontext.Value(bytes.Clone(text))
+	if err := value.Canonicalize(); err != nil {
+		return Manifest{}, fmt.Errorf("parse manifest: %w", err)
+	}
+	var doc document
+	dec := json.NewDecoder(bytes.NewReader(value))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&doc); err != nil {
+		return Manifest{}, fmt.Errorf("parse manifest: %w", err)
+	}
+	d, err := ParseDataset(doc.Dataset)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("parse manifest: %w", err)
+	}
+	m := Manifest{
+		Dataset: d,
+		Topic:   doc.Topic,
+		Table:   Table{Schema: doc.Table.Schema, Name: doc.Table.Name},
+		Columns: make([]Column, len(doc.Columns)),
+		BatchID: doc.BatchID,
+	}
+	for i, c := range doc.Columns {
+		m.Columns[i] = Column{Name: c.Name, Type: c.Type, Nullable: c.Nullable}
+	}
+	if err := m.Validate(); err != nil {
+		return Manifest{}, fmt.Errorf("parse manifest: %w", err)
+	}
+	if !bytes.Equal(m.Canonical(), value) {
+		return Manifest{}, fmt.Errorf("parse manifest: not the canonical form: a key is missing, null or misspelt")
+	}
+	return m, nil
+}
+
+// Hash returns the SHA-256 of the canonical form, 64 hexadecimal digits.
+func (m Manifest) Hash() string {
+	sum := sha256.Sum256(m.Canonical())
+	return hex.EncodeToString(sum[:])
+}
+
+// Ref returns "namespace/name@hash".
+func (m Manifest) Ref() string { return Ref{Dataset: m.Dataset, Hash: m.Hash()}.String() }
