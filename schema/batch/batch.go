@@ -5,7 +5,10 @@
 package batch
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,6 +24,9 @@ type Header struct {
 
 // Digest is a SHA-256.
 type Digest [sha256.Size]byte
+
+// String returns the digest as 64 lower-case hexadecimal digits.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
 
 // Batch is an immutable, ordered set of rows of one dataset: the unit of loading.
 type Batch struct {
@@ -40,36 +46,111 @@ type Batch struct {
 	Value       []byte // the rows, in the encoding that ContentType names
 }
 
-// Reason is why a batch was refused: one closed list for code, SQL, metrics and CLI.
-type Reason string
+// MaxRows bounds the rows of a batch.
+const MaxRows = 10_000_000
 
-// The reasons for which a batch is quarantined.
+// The types of message, as in ce_type.
 const (
-	NoID          Reason = "no_id"           // no ce_id
-	BadID         Reason = "bad_id"          // not a UUID, or of a version that is not accepted
-	BadEnvelope   Reason = "bad_envelope"    // another header is missing, malformed or contradicts
-	BadDigest     Reason = "bad_digest"      // the digest is missing or does not match
-	BadRows       Reason = "bad_rows"        // the rows do not decode, walk or add up to ce_rows
-	WrongDataset  Reason = "wrong_dataset"   // a batch of another dataset than the topic's
-	NoManifest    Reason = "no_manifest"     // encoded by a manifest that the warehouse doesn't know
-	IDConflict    Reason = "id_conflict"     // the id was already used for other content
-	FromTheFuture Reason = "from_the_future" // batch time further ahead than the clock skew allowed
-	Expired       Reason = "expired"         // batch time before the ledger's horizon
-	TooLarge      Reason = "too_large"       // over a size limit, for example when decompressed
-	Unreadable    Reason = "unreadable"      // the broker's record can't be decompressed or parsed
-	Rejected      Reason = "rejected"        // the warehouse refused a value (range, encoding, trigger)
-	Constraint    Reason = "constraint"      // a constraint of the table refused a row
+	typePrefix   = "tallyman."
+	typeOfBatch  = "tallyman.batch.v1"
+	specVersion  = "1.0"
+	digestPrefix = "sha-256="
 )
 
-// Refusal is the error for a batch that can't be loaded because of its own content.
-type Refusal struct {
-	Reason Reason
-	Detail string // names the thing and what was expected, for a person
-	// Batch is what could be read of the envelope; nil where nothing could.
-	// Only for a reason other than no_id, bad_id, bad_envelope, bad_digest and
-	// bad_rows may its identity be believed.
-	Batch *Batch
+// The names of the headers.
+const (
+	headerSpecVersion = "ce_specversion"
+	headerType        = "ce_type"
+	headerID          = "ce_id"
+	headerTime        = "ce_time"
+	headerSource      = "ce_source"
+	headerIncarnation = "ce_incarnation"
+	headerSequence    = "ce_sequence"
+	headerSubject     = "ce_subject"
+	headerDataSchema  = "ce_dataschema"
+	headerRows        = "ce_rows"
+	headerDigest      = "ce_digest"
+	headerContentType = "content-type"
+	headerTraceparent = "traceparent"
+)
+
+// Seal computes the digest over the preamble and the value.
+func (b *Batch) Seal() { b.Digest = b.seal() }
+
+func (b *Batch) seal() Digest {
+	var incarnation, sequence string
+	if b.Incarnation != uuid.Nil {
+		incarnation = b.Incarnation.String()
+	}
+	if b.Sequence != 0 {
+		sequence = strconv.FormatUint(b.Sequence, 10)
+	}
+	return digest(b.Value, b.ID.String(), b.Source, incarnation, sequence,
+		b.Dataset.String(), b.dataSchema(), b.ContentType, strconv.Itoa(b.Rows))
 }
 
-// Error returns the reason and the detail.
-func (r *Refusal) Error() string { return string(r.Reason) + ": " + r.Detail }
+// Content returns the digest that the ledger keeps: over dataset, schema,
+// content type and row count, one line each as in the preamble, and the value.
+// Neither id nor source is in it, so it tells whether an id came back with
+// other rows, whoever sent them.
+func (b *Batch) Content() Digest {
+	return digest(b.Value, b.Dataset.String(), b.dataSchema(), b.ContentType, strconv.Itoa(b.Rows))
+}
+
+// digest is the SHA-256 of lines, each ended by a newline, and then of value.
+func digest(value []byte, lines ...string) Digest {
+	h := sha256.New()
+	var preamble bytes.Buffer
+	for _, line := range lines {
+		preamble.WriteString(line)
+		preamble.WriteByte('\n')
+	}
+	h.Write(preamble.Bytes())
+	h.Write(value)
+	var d Digest
+	h.Sum(d[:0])
+	return d
+}
+
+// dataSchema returns ce_dataschema, or "" where no manifest is named.
+func (b *Batch) dataSchema() string {
+	if b.Schema == "" {
+		return ""
+	}
+	return schema.Ref{Dataset: b.Dataset, Hash: b.Schema}.String()
+}
+
+// Key returns the Kafka key: the canonical id.
+func (b *Batch) Key() []byte { return []byte(b.ID.String()) }
+
+// lastRFC3339 is the first instant that RFC 3339 can't write: year 10000.
+var lastRFC3339 = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Headers returns the Kafka headers, in a fixed order. ce_time is left out for
+// v8, which has no time, and beyond the year 9999, which RFC 3339 can't write.
+func (b *Batch) Headers() []Header {
+	hs := make([]Header, 0, 13)
+	add := func(key, value string) { hs = append(hs, Header{Key: key, Value: []byte(value)}) }
+	add(headerSpecVersion, specVersion)
+	add(headerType, typeOfBatch)
+	add(headerID, b.ID.String())
+	if b.ID.Version() == 7 && b.Time.Before(lastRFC3339) {
+		add(headerTime, b.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
+	}
+	add(headerSource, b.Source)
+	if b.Incarnation != uuid.Nil {
+		add(headerIncarnation, b.Incarnation.String())
+		add(headerSequence, strconv.FormatUint(b.Sequence, 10))
+	}
+	add(headerSubject, b.Dataset.String())
+	if b.Schema != "" {
+		add(headerDataSchema, b.dataSchema())
+	}
+	add(headerRows, strconv.Itoa(b.Rows))
+	add(headerDigest, digestPrefix+b.Digest.String())
+	add(headerContentType, b.ContentType)
+	if b.Traceparent != "" {
+		add(headerTraceparent, b.Traceparent)
+	}
+	return hs
+}

@@ -1,0 +1,95 @@
+package batch_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"tallyman/schema"
+	"tallyman/schema/batch"
+	"tallyman/schema/rows"
+)
+
+// sample is the batch of FORMAT.md's example.
+func sample() *batch.Batch {
+	id := uuid.MustParse("0192f0c1-2b3c-7d4e-8f50-617283940a1b")
+	t, err := batch.TimeOf(id)
+	if err != nil {
+		panic(err)
+	}
+	b := &batch.Batch{
+		ID:          id,
+		Time:        t,
+		Source:      "attribution-1",
+		Incarnation: uuid.MustParse("5d0a1c52-7e0b-4c35-9a43-3f4c1b1f6b0e"),
+		Sequence:    42,
+		Dataset:     schema.Dataset{Namespace: "ads", Name: "conversions"},
+		Schema:      "3f786850e387550fdab836ed7e6dc881de23001b8d9f2a4c5b6e7f8091a2b3c4",
+		ContentType: rows.NDJSON,
+		Rows:        2,
+		Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+		Value:       []byte("{\"n\":1}\n{\"n\":2}\n"),
+	}
+	b.Seal()
+	return b
+}
+
+func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		b := batches().Draw(t, "batch")
+		got, err := batch.Parse(b.Key(), b.Value, b.Headers())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(b, got); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+// batches generates sealed batches of every shape.
+func batches() *rapid.Generator[*batch.Batch] {
+	part := rapid.StringMatching(`[a-z0-9][a-z0-9_-]{0,10}`)
+	return rapid.Custom(func(t *rapid.T) *batch.Batch {
+		d := schema.Dataset{Namespace: part.Draw(t, "namespace"), Name: part.Draw(t, "name")}
+		b := &batch.Batch{
+			ID:          uuid.UUID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
+			Source:      rapid.StringMatching(`[ -~é]{1,40}`).Draw(t, "source"),
+			Dataset:     d,
+			ContentType: rapid.SampledFrom([]string{rows.Native, rows.NDJSON}).Draw(t, "type"),
+			Rows:        rapid.IntRange(1, batch.MaxRows).Draw(t, "rows"),
+			Value:       rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "value"),
+		}
+		b.ID[6] = b.ID[6]&0x0f | rapid.SampledFrom([]byte{7 << 4, 8 << 4}).Draw(t, "version")
+		b.ID[8] = b.ID[8]&0x3f | 0x80
+		var err error
+		if b.Time, err = batch.TimeOf(b.ID); err != nil {
+			t.Fatal(err)
+		}
+		if rapid.Bool().Draw(t, "stream") {
+			b.Incarnation = uuid.New()
+			b.Sequence = rapid.Uint64Range(1, 1<<63-1).Draw(t, "sequence")
+		}
+		if rapid.Bool().Draw(t, "schema") {
+			b.Schema = rapid.StringMatching(`[0-9a-f]{64}`).Draw(t, "hash")
+		}
+		b.Seal()
+		return b
+	})
+}
+
+func TestNewIDIsNow(t *testing.T) {
+	t.Parallel()
+	before := time.Now().Truncate(time.Millisecond)
+	got, err := batch.TimeOf(batch.NewID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Before(before) || got.After(time.Now().Add(time.Second)) {
+		t.Errorf("a new id's time is %s, now is %s", got, before)
+	}
+}
