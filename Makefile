@@ -1,0 +1,64 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The linter is run at this version whatever is installed.
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# Two packages at a time: each may start a PostgreSQL and a broker of its own.
+TEST_FLAGS ?= -p 2 -timeout 15m
+FUZZ_TIME ?= 30s
+
+.PHONY: help
+help: ## list what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/tallyman, static
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/tallyman ./cmd/tallyman
+
+.PHONY: demo
+demo: ## load a million rows through an embedded broker into an embedded PostgreSQL, and verify them
+	go run ./cmd/tallyman demo
+
+.PHONY: test
+test: ## run the tests; needs only Go
+	go test $(TEST_FLAGS) ./...
+
+.PHONY: test-all
+test-all: ## run every test with -race, those on real Apache Kafka too (JDK 17, Maven); a skip is a failure
+	TALLYMAN_REAL_KAFKA=1 go run ./internal/ci/noskip -race $(TEST_FLAGS) ./...
+
+.PHONY: bench
+bench: ## run the benchmarks
+	go test -run '^$$' -bench . -benchmem -p 1 -timeout 30m ./...
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder for FUZZ_TIME (30s)
+	@go list -f '{{.Dir}}' ./... | while read -r dir; do \
+		targets=$$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$$dir"/*_test.go 2>/dev/null | cut -d' ' -f2 || true); \
+		for target in $$targets; do \
+			echo "$$target in $$dir"; \
+			(cd "$$dir" && go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_TIME) .); \
+		done; \
+	done
+
+.PHONY: cover
+cover: ## test, and write out/cover.html
+	mkdir -p out
+	go test $(TEST_FLAGS) -coverpkg ./... -coverprofile out/cover.out ./...
+	go tool cover -html out/cover.out -o out/cover.html
+	go tool cover -func out/cover.out | tail -n 1
+
+.PHONY: lint
+lint: ## check formatting and run the linters
+	go vet ./...
+	go run $(GOLANGCI) run
+
+.PHONY: fmt
+fmt: ## format the source
+	go run $(GOLANGCI) fmt
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin out
