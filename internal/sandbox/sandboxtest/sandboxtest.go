@@ -32,7 +32,7 @@ func Main(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) (code int) {
 	defer func() {
-		if err := stopShared(); err != nil {
+		if err := shared().stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "stop shared servers:", err)
 			code = max(code, 1)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"testing"
@@ -15,42 +14,55 @@ import (
 	"tallyman/internal/sandbox"
 )
 
-// shared holds what the tests of one process have in common. The map is filled
-// as servers are wanted; each entry starts once.
-var shared = struct {
-	mu      sync.Mutex
-	servers map[string]func() (io.Closer, error)
-	running []io.Closer
-}{servers: map[string]func() (io.Closer, error){}}
+// shared is what the tests of one process have in common, made when the first
+// of them wants it.
+var shared = sync.OnceValue(func() *servers {
+	return &servers{postgres: map[string]func() (*sandbox.Postgres, error){}}
+})
 
-// sharedServer returns the server of that name, started by the first caller.
-func sharedServer(name string, start func() (io.Closer, error)) (io.Closer, error) {
-	shared.mu.Lock()
-	once := shared.servers[name]
+// servers are started once each and stopped together.
+type servers struct {
+	mu       sync.Mutex
+	postgres map[string]func() (*sandbox.Postgres, error) // by version
+	running  []*sandbox.Postgres
+}
+
+// get returns the server of a version, started by the first caller.
+func (s *servers) get(version string) (*sandbox.Postgres, error) {
+	s.mu.Lock()
+	once := s.postgres[version]
 	if once == nil {
-		once = sync.OnceValues(func() (io.Closer, error) {
-			server, err := start()
-			if err == nil {
-				shared.mu.Lock()
-				defer shared.mu.Unlock()
-				shared.running = append(shared.running, server)
-			}
-			return server, err
-		})
-		shared.servers[name] = once
+		once = sync.OnceValues(func() (*sandbox.Postgres, error) { return s.start(version) })
+		s.postgres[version] = once
 	}
-	shared.mu.Unlock()
+	s.mu.Unlock()
 	return once()
 }
 
-func stopShared() error {
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
+func (s *servers) start(version string) (*sandbox.Postgres, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	server, err := sandbox.StartPostgres(ctx, sandbox.PostgresConfig{
+		Version:  version,
+		Settings: quick(),
+		Progress: os.Stderr,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = append(s.running, server)
+	return server, nil
+}
+
+func (s *servers) stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var err error
-	for _, server := range shared.running {
+	for _, server := range s.running {
 		err = errors.Join(err, server.Close())
 	}
-	clear(shared.servers)
 	return err
 }
 
@@ -72,19 +84,11 @@ func Postgres(t testing.TB, version string) (dsn string) {
 // tests use too: don't stop it.
 func SharedServer(t testing.TB, version string) *sandbox.Postgres {
 	t.Helper()
-	server, err := sharedServer("postgres "+version, func() (io.Closer, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), startLimit)
-		defer cancel()
-		return sandbox.StartPostgres(ctx, sandbox.PostgresConfig{
-			Version:  version,
-			Settings: quick(),
-			Progress: os.Stderr,
-		})
-	})
+	server, err := shared().get(version)
 	if err != nil {
 		t.Fatalf("start PostgreSQL %s: %v", version, err)
 	}
-	return server.(*sandbox.Postgres)
+	return server
 }
 
 func execute(ctx context.Context, t testing.TB, server *sandbox.Postgres, statement string) {
