@@ -19,6 +19,12 @@
 // unprivileged account, which owns nothing but the data directory; the
 // directories above it must let that account pass (see MkdirTemp).
 //
+// # Apache Kafka
+//
+// StartKafka runs the real broker, for tests of what the embedded one can't
+// show. Its jars come from Maven by the pom.xml in the directory kafka, into the
+// same cache; it needs java and mvn.
+//
 // # Lifetimes
 //
 // Close stops what was started and removes temporary directories. Should this
