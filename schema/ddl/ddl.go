@@ -1,0 +1,110 @@
+// Package ddl turns a manifest into the SQL of a warehouse's dialect. Its
+// functions are pure: the same manifest gives the same text, which golden files
+// hold fast. Every name is quoted and every relation has its schema.
+package ddl
+
+import (
+	"fmt"
+	"strings"
+
+	"tallyman/schema"
+)
+
+// ColumnType is what a column's type is called in a warehouse.
+type ColumnType struct {
+	Name string // as in DDL
+	OID  uint32 // of the type in PostgreSQL's catalog
+}
+
+// postgresTypes binds each type of a manifest to exactly one of PostgreSQL's,
+// without a modifier, because binary COPY takes eight bytes of one type for
+// another without a word. The OIDs are those of pg_type.dat.
+var postgresTypes = map[schema.Type]ColumnType{
+	schema.Bool:        {"boolean", 16},
+	schema.Int64:       {"bigint", 20},
+	schema.Float64:     {"double precision", 701},
+	schema.Text:        {"text", 25},
+	schema.TimestampTZ: {"timestamp with time zone", 1184},
+	schema.UUID:        {"uuid", 2950},
+	schema.JSON:        {"json", 114},
+}
+
+// Postgres returns what PostgreSQL calls a type; false: it has none for it.
+func Postgres(t schema.Type) (ColumnType, bool) {
+	c, ok := postgresTypes[t]
+	return c, ok
+}
+
+// PostgresName quotes a table's name with its schema.
+func PostgresName(t schema.Table) string { return quote(t.Schema) + "." + quote(t.Name) }
+
+// Physical returns the table behind a dataset's view for the revision with
+// that number within the dataset, from 1.
+func Physical(m schema.Manifest, number int) schema.Table {
+	return schema.Table{Schema: m.Table.Schema, Name: fmt.Sprintf("%s__r%d", m.Table.Name, number)}
+}
+
+// PostgresTable returns the statements that create the physical table of a
+// revision: the manifest's columns, then _batch_id if the manifest has it.
+func PostgresTable(m schema.Manifest, physical schema.Table) ([]string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "CREATE TABLE %s (", PostgresName(physical))
+	for i, c := range m.Columns {
+		t, ok := Postgres(c.Type)
+		if !ok {
+			return nil, fmt.Errorf("column %q: PostgreSQL has no type for %q", c.Name, c.Type)
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "\n    %s %s", quote(c.Name), t.Name)
+		if !c.Nullable {
+			b.WriteString(" NOT NULL")
+		}
+	}
+	if m.BatchID {
+		fmt.Fprintf(&b, ",\n    %s uuid NOT NULL", quote(schema.BatchIDColumn))
+	}
+	b.WriteString("\n)")
+	statements := []string{b.String(), comment("TABLE", physical, fmt.Sprintf("Rows of dataset %s, loaded by tallyman. Read them through %s.",
+		m.Dataset, PostgresName(m.Table)))}
+	if m.BatchID {
+		statements = append(statements, fmt.Sprintf("COMMENT ON COLUMN %s.%s IS %s", PostgresName(physical), quote(schema.BatchIDColumn),
+			literal("The unique id of the batch that the row came with.")))
+	}
+	return statements, nil
+}
+
+// PostgresView returns the statements that put the dataset's name over the
+// table of a revision.
+func PostgresView(m schema.Manifest, physical schema.Table) []string {
+	var columns []string
+	for _, c := range m.Columns {
+		columns = append(columns, quote(c.Name))
+	}
+	if m.BatchID {
+		columns = append(columns, quote(schema.BatchIDColumn))
+	}
+	return []string{
+		fmt.Sprintf("CREATE VIEW %s AS\nSELECT %s\nFROM %s", PostgresName(m.Table), strings.Join(columns, ", "), PostgresName(physical)),
+		comment("VIEW", m.Table, fmt.Sprintf("Dataset %s: its active revision.", m.Dataset)),
+	}
+}
+
+func comment(kind string, t schema.Table, text string) string {
+	return fmt.Sprintf("COMMENT ON %s %s IS %s", kind, PostgresName(t), literal(text))
+}
+
+// quote quotes an identifier.
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// literal quotes a string under standard_conforming_strings, which is
+// PostgreSQL's default, whatever it is set to: one with a backslash is written
+// as an escape string.
+func literal(s string) string {
+	s = strings.ReplaceAll(s, `'`, `''`)
+	if strings.Contains(s, `\`) {
+		return `E'` + strings.ReplaceAll(s, `\`, `\\`) + `'`
+	}
+	return `'` + s + `'`
+}

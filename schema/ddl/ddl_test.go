@@ -1,0 +1,145 @@
+package ddl_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"tallyman/internal/sandbox/sandboxtest"
+	"tallyman/schema"
+	"tallyman/schema/ddl"
+)
+
+func TestMain(m *testing.M) { sandboxtest.Main(m) }
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// manifests are what the golden files were made from, by name.
+func manifests(t *testing.T) map[string]schema.Manifest {
+	t.Helper()
+	all := map[string]schema.Manifest{}
+	for name, text := range map[string]string{
+		"every-type": "dataset: a/every-type\ncolumns:\n" + everyType(),
+		"no-batch-id": "dataset: a/b\nbatch_id: false\ntable: {schema: marketing}\n" +
+			"columns: [{name: x, type: int64}]\n",
+		"names": "dataset: a/b\ntable: {schema: \"Größe; DROP\", name: \"it's \\\"quoted\\\" \\\\ \"}\n" +
+			"columns: [{name: 'a\"b;--', type: text}, {name: select, type: bool, nullable: true}]\n",
+	} {
+		m, err := schema.ParseManifest([]byte(text))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		all[name] = m
+	}
+	return all
+}
+
+func everyType() string {
+	var b strings.Builder
+	for _, t := range schema.Types() {
+		b.WriteString("- {name: a_" + string(t) + ", type: " + string(t) + "}\n")
+	}
+	return b.String()
+}
+
+func statements(t *testing.T, m schema.Manifest) []string {
+	t.Helper()
+	physical := ddl.Physical(m, 1)
+	table, err := ddl.PostgresTable(m, physical)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(table, ddl.PostgresView(m, physical)...)
+}
+
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	for name, m := range manifests(t) {
+		got := strings.Join(statements(t, m), ";\n\n") + ";\n"
+		file := filepath.Join("testdata", name+".sql")
+		if *update {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// PostgreSQL takes every statement, and has the columns that the manifest says.
+func TestPostgresTakesIt(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		for name, m := range manifests(t) {
+			t.Run(version+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				conn, err := pgx.Connect(t.Context(), sandboxtest.Postgres(t, version))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = conn.Close(t.Context()) }()
+				all := append([]string{"CREATE SCHEMA IF NOT EXISTS " + pgx.Identifier{m.Table.Schema}.Sanitize()}, statements(t, m)...)
+				for _, s := range all {
+					if _, err := conn.Exec(t.Context(), s); err != nil {
+						t.Fatalf("%s: %v", s, err)
+					}
+				}
+				checkColumns(t, conn, m)
+			})
+		}
+	}
+}
+
+func checkColumns(t *testing.T, conn *pgx.Conn, m schema.Manifest) {
+	t.Helper()
+	type column struct {
+		Name string
+		OID  uint32
+		Type string
+		Null bool
+	}
+	var want []column
+	for _, c := range m.Columns {
+		k, _ := ddl.Postgres(c.Type)
+		want = append(want, column{c.Name, k.OID, k.Name, c.Nullable})
+	}
+	if m.BatchID {
+		want = append(want, column{schema.BatchIDColumn, 2950, "uuid", false})
+	}
+	rows, err := conn.Query(t.Context(), `
+SELECT attname, atttypid, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute
+WHERE attrelid = $1::regclass AND attnum > 0 ORDER BY attnum`, ddl.PostgresName(ddl.Physical(m, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[column])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEveryTypeIsBound(t *testing.T) {
+	t.Parallel()
+	for _, k := range schema.Types() {
+		if c, ok := ddl.Postgres(k); !ok || c.Name == "" || c.OID == 0 {
+			t.Errorf("%s is bound to %+v", k, c)
+		}
+	}
+	if _, err := ddl.PostgresTable(schema.Manifest{Columns: []schema.Column{{Name: "x", Type: "none"}}}, schema.Table{}); err == nil {
+		t.Error("a type that nobody knows was given a column")
+	}
+}

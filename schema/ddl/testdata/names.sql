@@ -1,0 +1,15 @@
+CREATE TABLE "Größe; DROP"."it's ""quoted"" \ __r1" (
+    "a""b;--" text NOT NULL,
+    "select" boolean,
+    "_batch_id" uuid NOT NULL
+);
+
+COMMENT ON TABLE "Größe; DROP"."it's ""quoted"" \ __r1" IS E'Rows of dataset a/b, loaded by tallyman. Read them through "Größe; DROP"."it''s ""quoted"" \\ ".';
+
+COMMENT ON COLUMN "Größe; DROP"."it's ""quoted"" \ __r1"."_batch_id" IS 'The unique id of the batch that the row came with.';
+
+CREATE VIEW "Größe; DROP"."it's ""quoted"" \ " AS
+SELECT "a""b;--", "select", "_batch_id"
+FROM "Größe; DROP"."it's ""quoted"" \ __r1";
+
+COMMENT ON VIEW "Größe; DROP"."it's ""quoted"" \ " IS 'Dataset a/b: its active revision.';
