@@ -46,6 +46,12 @@ type Batch struct {
 	Value       []byte // the rows, in the encoding that ContentType names
 }
 
+// The content types of a batch's value; package rows encodes and decodes both.
+const (
+	Native = "application/vnd.tallyman.rows"
+	NDJSON = "application/x-ndjson"
+)
+
 // MaxRows bounds the rows of a batch.
 const MaxRows = 10_000_000
 

@@ -10,7 +10,6 @@ import (
 
 	"tallyman/schema"
 	"tallyman/schema/batch"
-	"tallyman/schema/rows"
 )
 
 // sample is the batch of FORMAT.md's example.
@@ -28,7 +27,7 @@ func sample() *batch.Batch {
 		Sequence:    42,
 		Dataset:     schema.Dataset{Namespace: "ads", Name: "conversions"},
 		Schema:      "3f786850e387550fdab836ed7e6dc881de23001b8d9f2a4c5b6e7f8091a2b3c4",
-		ContentType: rows.NDJSON,
+		ContentType: batch.NDJSON,
 		Rows:        2,
 		Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 		Value:       []byte("{\"n\":1}\n{\"n\":2}\n"),
@@ -60,7 +59,7 @@ func batches() *rapid.Generator[*batch.Batch] {
 			ID:          uuid.UUID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
 			Source:      rapid.StringMatching(`[ -~é]{1,40}`).Draw(t, "source"),
 			Dataset:     d,
-			ContentType: rapid.SampledFrom([]string{rows.Native, rows.NDJSON}).Draw(t, "type"),
+			ContentType: rapid.SampledFrom([]string{batch.Native, batch.NDJSON}).Draw(t, "type"),
 			Rows:        rapid.IntRange(1, batch.MaxRows).Draw(t, "rows"),
 			Value:       rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "value"),
 		}

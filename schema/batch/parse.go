@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"tallyman/schema"
-	"tallyman/schema/rows"
 )
 
 // Kind tells what a message is by its headers.
@@ -235,11 +234,11 @@ func (p *parser) content() *Refusal {
 	}
 	p.batch.Rows = int(n)
 	switch v := p.values[headerContentType]; v {
-	case rows.Native, rows.NDJSON:
+	case Native, NDJSON:
 		p.batch.ContentType = v
 		return nil
 	default:
-		return refuse(BadEnvelope, "content-type is %s, want %q or %q", quote(v), rows.Native, rows.NDJSON)
+		return refuse(BadEnvelope, "content-type is %s, want %q or %q", quote(v), Native, NDJSON)
 	}
 }
 
