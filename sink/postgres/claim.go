@@ -1,0 +1,207 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"tallyman/schema/batch"
+	"tallyman/sink"
+)
+
+// claim is an id that the transaction asks the ledger for.
+type claim struct {
+	batch   *batch.Batch
+	content batch.Digest
+	element int          // index of the element that the claim is for; -1: of a dead message
+	ours    bool         // the ledger took it
+	known   batch.Digest // of the content that the id stands for, once that is known
+}
+
+// plan is what a group asks for, before anything is asked.
+type plan struct {
+	group  *sink.Group
+	claims []*claim // in the order of the ledger's key
+	byID   map[uuid.UUID]*claim
+	bytes  int64       // of all tuples
+	loads  []int       // indexes of the elements that load, once that is known
+	dead   []sink.Dead // what goes to quarantine: the group's, and conflicts
+}
+
+// newPlan decides which copy of an id in the group is the one to load: the
+// first, by the order in which the elements come.
+func newPlan(g *sink.Group) *plan {
+	p := &plan{group: g, byID: make(map[uuid.UUID]*claim, len(g.Elements)), dead: slices.Clone(g.Dead)}
+	for i := range g.Elements {
+		e := &g.Elements[i]
+		p.bytes += int64(len(e.Tuples))
+		if p.byID[e.Batch.ID] == nil {
+			p.add(&claim{batch: e.Batch, content: e.Content, element: i})
+		}
+	}
+	for i := range g.Dead {
+		if d := &g.Dead[i]; believable(d) && p.byID[d.Batch.ID] == nil {
+			p.add(&claim{batch: d.Batch, content: d.Batch.Content(), element: -1})
+		}
+	}
+	slices.SortFunc(p.claims, func(a, b *claim) int {
+		if c := a.batch.Time.Compare(b.batch.Time); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.batch.ID[:], b.batch.ID[:])
+	})
+	return p
+}
+
+func (p *plan) add(c *claim) {
+	p.byID[c.batch.ID] = c
+	p.claims = append(p.claims, c)
+}
+
+// believable says that a dead message is the batch that it claims to be, so
+// that a good copy of it must not load at the same moment. Its time may have no
+// place in the ledger, which then has nothing to cross it with.
+func believable(d *sink.Dead) bool {
+	switch d.Reason {
+	case batch.NoID, batch.BadID, batch.BadEnvelope, batch.BadDigest, batch.BadRows,
+		batch.TooLarge, batch.Unreadable, batch.FromTheFuture, batch.Expired:
+		return false
+	default:
+		return d.Batch != nil && d.Batch.ID != uuid.Nil
+	}
+}
+
+const (
+	// No conflict target: the ledger has one key, and this is the statement that
+	// must go on to run, and to double rows, when a test has dropped it.
+	insertClaims = `
+INSERT INTO tallyman.loaded_elements
+       (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest)
+SELECT $1, batch_time, unique_id, 'loaded', incarnation, sequence, row_count, byte_count, digest
+FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
+  AS k (batch_time, unique_id, incarnation, sequence, row_count, byte_count, digest)
+ORDER BY batch_time, unique_id
+ON CONFLICT DO NOTHING
+RETURNING unique_id`
+
+	selectDigests = `
+SELECT l.unique_id, l.digest
+FROM unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
+JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)`
+)
+
+// ids returns the parts of the ledger's key of some claims, as arrays.
+func ids(claims []*claim) (times []time.Time, unique []pgtype.UUID) {
+	for _, c := range claims {
+		times = append(times, c.batch.Time)
+		unique = append(unique, pgtype.UUID{Bytes: c.batch.ID, Valid: true})
+	}
+	return times, unique
+}
+
+// queueClaims asks for all ids in one statement, in key order. An id that an
+// open transaction holds is waited for.
+func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
+	var (
+		incarnations []pgtype.UUID
+		sequences    []pgtype.Int8
+		rows, sizes  []int64
+		digests      [][]byte
+	)
+	times, unique := ids(p.claims)
+	for _, c := range p.claims {
+		stream := c.batch.Incarnation != uuid.Nil
+		incarnations = append(incarnations, pgtype.UUID{Bytes: c.batch.Incarnation, Valid: stream})
+		sequences = append(sequences, pgtype.Int8{Int64: int64(c.batch.Sequence), Valid: stream})
+		rows, sizes = append(rows, int64(c.batch.Rows)), append(sizes, int64(len(c.batch.Value)))
+		digests = append(digests, c.content[:])
+	}
+	b.Queue(insertClaims, revision, times, unique, incarnations, sequences, rows, sizes, digests).
+		Query(func(rows pgx.Rows) error {
+			var id pgtype.UUID
+			_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+				c := p.byID[id.Bytes]
+				c.ours, c.known = true, c.content
+				return nil
+			})
+			return err
+		})
+}
+
+// resolve finds out what the ids stand for that the ledger had already, and
+// with that what becomes of every element.
+func (t *transaction) resolve(ctx context.Context) (sink.Result, error) {
+	var had []*claim
+	for _, c := range t.plan.claims {
+		if !c.ours {
+			had = append(had, c)
+		}
+	}
+	if len(had) > 0 {
+		if err := t.lookUp(ctx, had); err != nil {
+			return sink.Result{}, err
+		}
+	}
+	return t.plan.outcomes(), nil
+}
+
+func (t *transaction) lookUp(ctx context.Context, had []*claim) error {
+	times, unique := ids(had)
+	rows, err := t.conn.Query(ctx, selectDigests, t.group.Revision.ID, times, unique)
+	if err != nil {
+		return classify("look up ids", inClaim, t.target, err)
+	}
+	found := 0
+	var (
+		id     pgtype.UUID
+		digest []byte
+	)
+	_, err = pgx.ForEachRow(rows, []any{&id, &digest}, func() error {
+		t.plan.byID[id.Bytes].known = batch.Digest(digest)
+		found++
+		return nil
+	})
+	if err != nil {
+		return classify("look up ids", inClaim, t.target, err)
+	}
+	if found != len(had) {
+		return &sink.Error{Class: sink.Retryable, Reason: reasonUnexpected, Err: fmt.Errorf(
+			"look up ids: the ledger refused %d ids and has %d of them", len(had), found)}
+	}
+	return nil
+}
+
+// outcomes decides about every element, and drops dead messages whose very
+// content is loaded.
+func (p *plan) outcomes() sink.Result {
+	res := sink.Result{Outcomes: make([]sink.Outcome, len(p.group.Elements))}
+	for i := range p.group.Elements {
+		e := &p.group.Elements[i]
+		c := p.byID[e.Batch.ID]
+		switch {
+		case c.ours && c.element == i:
+			res.Outcomes[i] = sink.Loaded
+			p.loads = append(p.loads, i)
+		case e.Content == c.known:
+			res.Outcomes[i] = sink.Duplicate
+		default:
+			res.Outcomes[i] = sink.Conflict
+			p.dead = append(p.dead, sink.Dead{Message: e.Message, Batch: e.Batch, Reason: batch.IDConflict, Detail: fmt.Sprintf(
+				"id %s stands for the content %s, this copy has %s", e.Batch.ID, c.known, e.Content)})
+		}
+	}
+	p.dead = slices.DeleteFunc(p.dead, func(d sink.Dead) bool {
+		if !believable(&d) || d.Reason == batch.IDConflict {
+			return false
+		}
+		c := p.byID[d.Batch.ID]
+		return !c.ours && c.known == d.Batch.Content()
+	})
+	return res
+}

@@ -1,0 +1,45 @@
+// Package postgres is the PostgreSQL warehouse: the schema tallyman with its
+// migrations, the catalog and the positions, and the commit transaction.
+//
+// # The commit transaction
+//
+// One transaction, READ COMMITTED, moves the positions, claims the ids and
+// loads the rows. Its locks are always taken in the same order, and within a
+// class in key order, so two committers never wait for each other in a circle:
+//
+//		positions => ledger => table => quarantine
+//
+//	 1. Positions are locked with SELECT … ORDER BY key FOR NO KEY UPDATE and
+//	    moved by compare-and-set on (era, next_offset). A miss is Fenced: the
+//	    group is rolled back, somebody else moved them.
+//	 2. Ids are claimed with one INSERT … ON CONFLICT DO NOTHING RETURNING. An id
+//	    that an open transaction holds is waited for, which is why an unknown
+//	    outcome is submitted again and never looked up: a SELECT would say
+//	    "absent" while the old transaction still lives.
+//	 3. The table is locked against ALTER and its columns are compared with the
+//	    manifest, because binary COPY takes eight bytes of bigint into a double
+//	    without a word. Then one COPY streams the tuples of all claimed batches.
+//	 4. Quarantine rows are written and closed, and COMMIT follows in the same
+//	    round trip.
+//
+// Steps 1 to 3 up to the COPY are one round trip, the COPY two, step 4 one.
+//
+// # Time limits
+//
+// On the server: lock_timeout, statement_timeout and
+// idle_in_transaction_session_timeout, set for the transaction only, so that a
+// pooler in transaction mode can be used. On this side: every read and write
+// has a deadline that follows progress (see stallConn), so a network that
+// swallows everything is found in Config.StallTimeout. COMMIT is not cancelled
+// by a context and no cancel request is ever sent for it: under synchronous
+// replication a cancelled COMMIT is a commit that the standby may lack.
+// A process of ours that is frozen in the middle of a COPY is immune to all of
+// these; who waits for its locks terminates it (see blockers.go).
+//
+// # Poolers
+//
+// Init needs a direct connection (session-level advisory lock). Everything
+// else works through PgBouncer in transaction mode, version 1.21 or later with
+// max_prepared_statements set; or with default_query_exec_mode=exec in the
+// connection string, which prepares nothing.
+package postgres

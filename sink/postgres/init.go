@@ -1,0 +1,142 @@
+package postgres
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+
+	"tallyman/sink"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// versionTable is where it is kept which migrations ran.
+const versionTable = "tallyman.schema_version"
+
+// initLock is the key of the advisory lock that makes inits and applies wait
+// for one another: "tallyman" as eight bytes.
+const initLock = 0x74616c6c796d616e
+
+// InitOptions say how to prepare a warehouse.
+type InitOptions struct {
+	// RenameTarget gives a warehouse that has another name the configured one,
+	// for a copy that starts a life of its own.
+	RenameTarget bool
+	// MonthsAhead is how many months after this one the ledger has partitions
+	// for. Defaults to 24.
+	MonthsAhead int
+	// Now is the clock. Defaults to time.Now.
+	Now func() time.Time
+}
+
+// InitReport says what Init found and did.
+type InitReport struct {
+	Target     string      `json:"target"`
+	From       int64       `json:"from_version"` // of the schema; 0: there was none
+	To         int64       `json:"to_version"`
+	Partitions []string    `json:"partitions_made"` // of the ledger
+	Window     sink.Window `json:"-"`
+}
+
+// Init creates the schema tallyman or brings it up to date, and makes the
+// ledger's partitions. It is safe to repeat, and to run at the same time as
+// another or as loaders. It needs a connection without a pooler in between.
+func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error) {
+	if o.MonthsAhead == 0 {
+		o.MonthsAhead = 24
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	var report InitReport
+	err := w.alone(ctx, func(conn *pgx.Conn) (err error) {
+		if _, err = conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS tallyman"); err != nil {
+			return fmt.Errorf("create schema tallyman: %w", err)
+		}
+		if report.From, report.To, err = w.migrate(ctx); err != nil {
+			return err
+		}
+		if report.Target, err = w.name(ctx, conn, o.RenameTarget); err != nil {
+			return err
+		}
+		if report.Partitions, err = addPartitions(ctx, conn, months(o.Now(), o.MonthsAhead)); err != nil {
+			return err
+		}
+		parts, err := bounds(ctx, conn)
+		if err != nil {
+			return err
+		}
+		report.Window, err = windowOf(parts)
+		return err
+	})
+	return report, w.class("init", err)
+}
+
+// alone runs f on a connection of its own while nobody else is in here.
+func (w *Warehouse) alone(ctx context.Context, f func(*pgx.Conn) error) error {
+	conn, err := pgx.ConnectConfig(ctx, w.conn)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // and with it goes the lock
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(initLock)); err != nil {
+		return fmt.Errorf("wait for another init: %w", err)
+	}
+	return f(conn)
+}
+
+// migrate runs the migrations that the warehouse lacks.
+func (w *Warehouse) migrate(ctx context.Context) (from, to int64, err error) {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return 0, 0, err
+	}
+	db := stdlib.OpenDB(*w.conn)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	p, err := goose.NewProvider(goose.DialectPostgres, db, files,
+		goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return 0, 0, fmt.Errorf("read migrations: %w", err)
+	}
+	if from, err = p.GetDBVersion(ctx); err != nil {
+		return 0, 0, fmt.Errorf("read the schema's version: %w", err)
+	}
+	sources := p.ListSources()
+	newest := sources[len(sources)-1].Version
+	if from > newest {
+		return 0, 0, &sink.Error{Class: sink.Misconfigured, Reason: reasonNotInitialised, Err: fmt.Errorf(
+			"the schema tallyman is at version %d, this program knows versions up to %d: use a newer release", from, newest)}
+	}
+	if _, err = p.Up(ctx); err != nil {
+		return 0, 0, fmt.Errorf("migrate the schema tallyman: %w", err)
+	}
+	return from, newest, nil
+}
+
+// name stores the configured target if there is none, and returns the stored one.
+func (w *Warehouse) name(ctx context.Context, conn *pgx.Conn, rename bool) (string, error) {
+	const store = `
+INSERT INTO tallyman.target (name) VALUES ($1)
+ON CONFLICT (one_row) DO UPDATE SET name = excluded.name WHERE $2`
+	if _, err := conn.Exec(ctx, store, w.cfg.Target, rename); err != nil {
+		return "", fmt.Errorf("store the target's name: %w", err)
+	}
+	var name string
+	if err := conn.QueryRow(ctx, `SELECT name FROM tallyman.target`).Scan(&name); err != nil {
+		return "", fmt.Errorf("read the target's name: %w", err)
+	}
+	if name != w.cfg.Target {
+		return "", &sink.Error{Class: sink.Misconfigured, Reason: reasonUnexpected, Err: fmt.Errorf(
+			"the warehouse calls itself %q, but warehouse.target is %q: set it to the former, "+
+				"or run init --rename-target if this is a copy with a life of its own", name, w.cfg.Target)}
+	}
+	return name, nil
+}

@@ -1,0 +1,148 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"tallyman/schema"
+	"tallyman/sink"
+)
+
+// Warehouse is one PostgreSQL database with the schema tallyman. It implements
+// sink.Catalog and sink.Positions and is safe for concurrent use.
+type Warehouse struct {
+	cfg  Config
+	conn *pgx.ConnConfig // how committers connect
+	pool *pgxpool.Pool
+}
+
+var (
+	_ sink.Catalog   = (*Warehouse)(nil)
+	_ sink.Positions = (*Warehouse)(nil)
+)
+
+// Open reads the configuration and prepares the pool. It does not connect: a
+// warehouse that is away is an error of the first call that needs it, and
+// every such error has a class (see sink.ClassOf).
+func Open(ctx context.Context, c Config) (*Warehouse, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	cc, err := c.connConfig()
+	if err != nil {
+		return nil, err
+	}
+	// Only pgxpool.ParseConfig makes a valid pool configuration, and it takes
+	// the pool_… parameters out of the string that pgx would send on.
+	pc, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return nil, fmt.Errorf("parse connection string: %w", err)
+	}
+	for name := range cc.RuntimeParams {
+		if _, known := pc.ConnConfig.RuntimeParams[name]; !known && name != "application_name" {
+			delete(cc.RuntimeParams, name)
+		}
+	}
+	pc.ConnConfig = cc
+	pc.MaxConns = int32(c.MaxConns)
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("open pool: %w", err)
+	}
+	return &Warehouse{cfg: c, conn: cc, pool: pool}, nil
+}
+
+// Close closes the pool. Committers are closed on their own.
+func (w *Warehouse) Close() { w.pool.Close() }
+
+// Ping asks the warehouse for a sign of life.
+func (w *Warehouse) Ping(ctx context.Context) error { return w.class("ping", w.pool.Ping(ctx)) }
+
+// class gives an error of a pool query its class and names the step. A server
+// that is shutting down or read-only takes the pool's other connections with it.
+func (w *Warehouse) class(step string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "57P01" || pg.Code == "25006") {
+		w.pool.Reset()
+	}
+	return classify(step, inCatalog, target{}, err)
+}
+
+// Target returns the name stored in the warehouse.
+func (w *Warehouse) Target(ctx context.Context) (string, error) {
+	const q = `SELECT name FROM tallyman.target`
+	var name string
+	err := w.pool.QueryRow(ctx, q).Scan(&name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", &sink.Error{Class: sink.Misconfigured, Reason: reasonNotInitialised,
+			Err: errors.New("the warehouse has no name: run tallyman init")}
+	}
+	return name, w.class("read target", err)
+}
+
+// ActiveRevisions returns the active revision of every dataset, by name.
+func (w *Warehouse) ActiveRevisions(ctx context.Context) ([]sink.Revision, error) {
+	infos, err := w.Datasets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var active []sink.Revision
+	for _, i := range infos {
+		if i.Revision.State == sink.Active {
+			active = append(active, i.Revision)
+		}
+	}
+	return active, nil
+}
+
+// DatasetInfo is a dataset with one of its revisions.
+type DatasetInfo struct {
+	Revision  sink.Revision
+	Hash      string // of the manifest
+	CreatedAt time.Time
+}
+
+const selectDatasets = `
+SELECT r.revision_id, r.physical_schema, r.physical_table, r.state, r.created_at, d.manifest_hash, d.manifest
+FROM tallyman.revisions r
+JOIN tallyman.datasets d USING (dataset, manifest_hash)
+ORDER BY r.dataset, r.revision_id`
+
+// Datasets returns every dataset with its revisions, by name and revision.
+func (w *Warehouse) Datasets(ctx context.Context) ([]DatasetInfo, error) {
+	rows, err := w.pool.Query(ctx, selectDatasets)
+	if err != nil {
+		return nil, w.class("read datasets", err)
+	}
+	infos, err := pgx.CollectRows(rows, scanDataset)
+	return infos, w.class("read datasets", err)
+}
+
+func scanDataset(row pgx.CollectableRow) (DatasetInfo, error) {
+	var (
+		i        DatasetInfo
+		manifest []byte
+	)
+	r := &i.Revision
+	err := row.Scan(&r.ID, &r.Physical.Schema, &r.Physical.Name, &r.State, &i.CreatedAt, &i.Hash, &manifest)
+	if err != nil {
+		return i, err
+	}
+	if r.Manifest, err = schema.ParseCanonical(manifest); err != nil {
+		return i, fmt.Errorf("manifest of revision %d: %w", r.ID, err)
+	}
+	if got := r.Manifest.Hash(); got != i.Hash {
+		return i, fmt.Errorf("manifest of revision %d has hash %s, stored as %s", r.ID, got, i.Hash)
+	}
+	return i, nil
+}
