@@ -1,0 +1,128 @@
+package commit
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"tallyman/loader/consume"
+	"tallyman/schema"
+	"tallyman/schema/batch"
+	"tallyman/schema/rows"
+	"tallyman/sink"
+)
+
+// step is one record on its way into a transaction. At most one of element and
+// dead is set; neither: the position passes it and nothing else happens.
+type step struct {
+	record  consume.Record
+	session uint64    // of its partition, when it arrived
+	arrived time.Time // by this process's clock
+	bytes   int64
+	element *sink.Element
+	dead    *sink.Dead
+}
+
+// passes says that the step carries nothing into the warehouse but a position.
+func (s *step) passes() bool { return s.element == nil && s.dead == nil }
+
+// partition returns the number of the step's partition.
+func (s *step) partition() int32 { return s.record.Partition.Number }
+
+// bury turns a batch that the warehouse refused into one for quarantine.
+func (s *step) bury(reason batch.Reason, detail string) {
+	s.dead = &sink.Dead{Message: s.element.Message, Reason: reason, Detail: detail, Batch: s.element.Batch}
+	s.element = nil
+}
+
+// decoder checks records and turns them into steps. It is safe for concurrent use.
+type decoder struct {
+	dataset schema.Dataset
+	hash    string
+	codec   *rows.Codec
+	skew    time.Duration
+	now     func() time.Time
+}
+
+// newDecoder builds the decoder of a revision.
+func newDecoder(r sink.Revision, skew time.Duration, now func() time.Time) (*decoder, error) {
+	codec, err := rows.NewCodec(r.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("codec of %s: %w", r.Manifest.Dataset, err)
+	}
+	return &decoder{dataset: r.Manifest.Dataset, hash: r.Manifest.Hash(), codec: codec, skew: skew, now: now}, nil
+}
+
+// decode fills in the step's element or dead. What it can't load it refuses; it
+// has no other way to fail.
+func (d *decoder) decode(s *step) {
+	r := &s.record
+	s.bytes = int64(len(r.Value))
+	if r.Skip {
+		return
+	}
+	if r.Refused != nil {
+		s.dead = &sink.Dead{Message: r.Message, Reason: r.Refused.Reason, Detail: r.Refused.Detail}
+		return
+	}
+	if batch.KindOf(r.Headers) == batch.Other {
+		return // another message of ours, of a type that this version doesn't know
+	}
+	element, err := d.element(r.Message)
+	if err == nil {
+		s.element = element
+		if !d.untouched(element) {
+			s.bytes += int64(len(element.Tuples))
+		}
+		return
+	}
+	var refusal *batch.Refusal
+	if !errors.As(err, &refusal) {
+		refusal = &batch.Refusal{Reason: batch.BadRows, Detail: err.Error()}
+	}
+	s.dead = &sink.Dead{Message: r.Message, Reason: refusal.Reason, Detail: refusal.Detail, Batch: refusal.Batch}
+}
+
+// untouched says that the element's tuples are the message's own bytes.
+func (d *decoder) untouched(e *sink.Element) bool { return e.Batch.ContentType == batch.Native }
+
+// element checks a message and returns it ready to load; the error is a *batch.Refusal.
+func (d *decoder) element(m sink.Message) (*sink.Element, error) {
+	b, err := batch.Parse(m.Key, m.Value, m.Headers)
+	if err != nil {
+		return nil, err
+	}
+	refuse := func(reason batch.Reason, format string, args ...any) error {
+		return &batch.Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...), Batch: b}
+	}
+	if b.Dataset != d.dataset {
+		return nil, refuse(batch.WrongDataset, "a batch of %s on the topic of %s", b.Dataset, d.dataset)
+	}
+	if b.Schema != "" && b.Schema != d.hash {
+		return nil, refuse(batch.NoManifest, "encoded by manifest %s, the warehouse has %s", b.Schema, d.hash)
+	}
+	if limit := d.now().Add(d.skew); b.Time.After(limit) {
+		return nil, refuse(batch.FromTheFuture, "batch time %s is after %s, the clock plus the allowed skew of %s",
+			b.Time.Format(time.RFC3339Nano), limit.UTC().Format(time.RFC3339Nano), d.skew)
+	}
+	tuples, err := d.tuples(b)
+	if err != nil {
+		return nil, refuse(batch.BadRows, "%v", err)
+	}
+	return &sink.Element{Message: m, Batch: b, Content: b.Content(), Tuples: tuples}, nil
+}
+
+// tuples returns the batch's rows as native tuples, walked.
+func (d *decoder) tuples(b *batch.Batch) ([]byte, error) {
+	if b.ContentType == batch.Native {
+		return b.Value, d.codec.Walk(b.Value, b.Rows, b.ID)
+	}
+	tuples, n, err := d.codec.AppendNDJSON(make([]byte, 0, len(b.Value)), b.ID, b.Value)
+	if err != nil {
+		return nil, err
+	}
+	if n != b.Rows {
+		return nil, fmt.Errorf("%d rows, the envelope says %d", n, b.Rows)
+	}
+	return tuples, nil
+}

@@ -1,0 +1,266 @@
+package commit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"tallyman/schema/batch"
+	"tallyman/sink"
+)
+
+// attempt is the life of one list of steps, from its first submission until it
+// is committed, cut in two, or dropped.
+type attempt struct {
+	steps   []*step
+	backoff *backoff.ExponentialBackOff
+	graced  time.Time // when a missing foreign key was first met; zero: never
+}
+
+// newAttempt starts an attempt. Its pauses grow from 50 ms to 15 s, with
+// jitter, so that loaders do not come back from an outage in step.
+func newAttempt(steps []*step) *attempt {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = 50*time.Millisecond, 15*time.Second
+	return &attempt{steps: steps, backoff: b}
+}
+
+// submit commits the steps, in parts if need be. It returns when all of them
+// are committed or dropped, or when ctx ends.
+func (l *lane) submit(ctx context.Context, steps []*step) {
+	a := newAttempt(steps)
+	for ctx.Err() == nil {
+		g := l.group(steps)
+		if len(g.Advances) == 0 {
+			return // every session ended
+		}
+		if !l.handler.breaker.admits(len(g.Dead), len(g.Elements)) {
+			l.halt(ctx, a, "breaker_open", fmt.Errorf(
+				"most of the newest batches can't be loaded, the next because of %s: %s", g.Dead[0].Reason, g.Dead[0].Detail))
+			continue
+		}
+		began := time.Now()
+		res, err := l.committer.Commit(ctx, g)
+		if err == nil {
+			l.committed(g, res, time.Since(began))
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if l.failed(ctx, a, g, err) {
+			return
+		}
+	}
+}
+
+// failed decides what follows a failed transaction; it returns true when the
+// attempt is over because its parts were submitted or dropped.
+func (l *lane) failed(ctx context.Context, a *attempt, g *sink.Group, err error) bool {
+	class := sink.ClassOf(err)
+	l.handler.metrics.errors.WithLabelValues(class.String()).Inc()
+	switch class {
+	case sink.Fenced:
+		l.fenced(g, err)
+		return true
+	case sink.TooSlow:
+		if len(a.steps) > 1 {
+			l.halves(ctx, a.steps)
+			return true
+		}
+		l.outage(ctx, a, err)
+	case sink.BadData:
+		if len(g.Elements) > 1 {
+			l.halves(ctx, a.steps)
+			return true
+		}
+		l.refused(ctx, a, g, err)
+	case sink.Retryable:
+		l.outage(ctx, a, err)
+	default:
+		l.halt(ctx, a, stopReason(err), err)
+	}
+	return false
+}
+
+// halves submits the two halves of the steps, the left one first. Each moves
+// the positions to its own end.
+func (l *lane) halves(ctx context.Context, steps []*step) {
+	middle := len(steps) / 2
+	l.submit(ctx, steps[:middle])
+	l.submit(ctx, steps[middle:])
+}
+
+// group builds the transaction for the steps whose sessions go on.
+func (l *lane) group(steps []*step) *sink.Group {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := &sink.Group{Revision: l.handler.config.Revision}
+	index := map[int32]int{}
+	newest := map[int32]*step{}
+	for _, s := range steps {
+		if l.stale(s) {
+			continue
+		}
+		number := s.partition()
+		p := l.parts[number]
+		if s.record.Next <= p.position.Next {
+			continue
+		}
+		i, ok := index[number]
+		if !ok {
+			i = len(g.Advances)
+			index[number] = i
+			g.Advances = append(g.Advances, sink.Advance{
+				Partition: p.position.Partition, Era: p.position.Era, From: p.position.Next,
+			})
+		}
+		g.Advances[i].To = s.record.Next
+		g.Advances[i].LogStart = s.record.LogStart
+		if !s.record.Skip && s.record.Refused == nil {
+			newest[number] = s
+		}
+		switch {
+		case s.element != nil:
+			g.Elements = append(g.Elements, *s.element)
+		case s.dead != nil:
+			g.Dead = append(g.Dead, *s.dead)
+		}
+	}
+	for number, s := range newest {
+		g.Advances[index[number]].Anchor = &sink.Anchor{
+			Offset: s.record.Offset, Timestamp: s.record.Timestamp, SHA256: s.record.Fingerprint(),
+		}
+	}
+	return g
+}
+
+// committed notes a group that is durable.
+func (l *lane) committed(g *sink.Group, res sink.Result, took time.Duration) {
+	l.note(nil)
+	l.advanced(g.Advances)
+	conflicts := 0
+	for _, outcome := range res.Outcomes {
+		if outcome == sink.Conflict {
+			conflicts++
+		}
+	}
+	l.handler.breaker.record(len(g.Dead)+conflicts, len(g.Elements)-conflicts)
+	l.handler.metrics.committed(g, res, took)
+	for _, a := range g.Advances {
+		l.handler.config.Committed(a.Partition.Number, a.To)
+	}
+	for i := range g.Dead {
+		d := &g.Dead[i]
+		l.handler.config.Logger.Warn("batch quarantined", "reason", d.Reason, "detail", d.Detail,
+			"topic", d.Partition.Topic, "partition", d.Partition.Number, "offset", d.Offset)
+	}
+}
+
+// fenced drops the group's partitions until their positions were read again.
+func (l *lane) fenced(g *sink.Group, err error) {
+	numbers := make([]int32, 0, len(g.Advances))
+	fenced := map[int32]bool{}
+	for _, a := range g.Advances {
+		numbers = append(numbers, a.Partition.Number)
+		fenced[a.Partition.Number] = true
+	}
+	l.handler.config.Logger.Info("positions moved elsewhere; reading them again", "partitions", numbers, "cause", err)
+	l.drop(func(p int32) bool { return fenced[p] })
+	l.handler.config.Reset(numbers)
+}
+
+// refused deals with one batch that the warehouse refuses by itself: it is
+// quarantined, unless it may still get what it refers to, or the breaker is
+// open; then it is tried again later.
+func (l *lane) refused(ctx context.Context, a *attempt, g *sink.Group, err error) {
+	var e *sink.Error
+	errors.As(err, &e)
+	if e.Grace {
+		now := l.handler.config.Now()
+		if a.graced.IsZero() {
+			a.graced = now
+		}
+		if now.Sub(a.graced) < l.handler.config.Grace {
+			l.outage(ctx, a, err)
+			return
+		}
+	}
+	if !l.handler.breaker.admits(len(g.Dead)+1, 0) {
+		l.halt(ctx, a, "breaker_open", err)
+		return
+	}
+	reason := e.Reason
+	if reason == "" {
+		reason = batch.Rejected
+	}
+	for _, s := range a.steps {
+		if s.element != nil && s.element.Batch.ID == g.Elements[0].Batch.ID {
+			s.bury(reason, err.Error())
+		}
+	}
+}
+
+// outage waits before the attempt is submitted again.
+func (l *lane) outage(ctx context.Context, a *attempt, err error) {
+	pause := a.backoff.NextBackOff()
+	l.handler.metrics.up.Set(0)
+	l.note(err)
+	l.handler.config.Logger.Warn("warehouse does not take the group; waiting", "cause", err, "pause", pause)
+	l.wait(ctx, a.steps, pause)
+}
+
+// halt keeps everything where it is for one probe interval: the load is stopped
+// until a person mends the cause, and goes on by itself afterwards.
+func (l *lane) halt(ctx context.Context, a *attempt, reason string, err error) {
+	stopped := l.handler.metrics.stopped.WithLabelValues(reason)
+	stopped.Inc()
+	defer stopped.Dec()
+	l.note(fmt.Errorf("%s is stopped (%s): %w", l.handler.config.Revision.Manifest.Dataset, reason, err))
+	l.handler.config.Logger.Error("load stopped; nothing is lost, it goes on when the cause is mended",
+		"reason", reason, "cause", err, "next_probe", l.handler.config.Probe)
+	l.wait(ctx, a.steps, l.handler.config.Probe)
+}
+
+// note keeps why the group in flight does not commit, for probes and people.
+func (l *lane) note(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trouble = err
+}
+
+// wait sleeps; it ends early with ctx or with the sessions of all the steps.
+func (l *lane) wait(ctx context.Context, steps []*step, pause time.Duration) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		changed, live := l.changed, false
+		for _, s := range steps {
+			live = live || !l.stale(s)
+		}
+		l.mu.Unlock()
+		if !live {
+			return
+		}
+		select {
+		case <-timer.C:
+			return
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// stopReason returns the short name under which a stop is counted.
+func stopReason(err error) string {
+	var e *sink.Error
+	if errors.As(err, &e) && e.Reason != "" {
+		return string(e.Reason)
+	}
+	return "unlisted_error"
+}
