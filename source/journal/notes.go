@@ -1,0 +1,91 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Note returns a value that its user once kept in the journal; false: none.
+func (j *Journal) Note(name string) (string, bool, error) {
+	if err := j.enter(); err != nil {
+		return "", false, err
+	}
+	defer j.using.Done()
+	return j.meta(metaNote + name)
+}
+
+// SetNote keeps a small value under a name, fsynced. Everything appended
+// before is then on disk as well.
+func (j *Journal) SetNote(name, value string) error {
+	if err := j.enter(); err != nil {
+		return err
+	}
+	defer j.using.Done()
+	if err := j.db.Set(metaKey(metaNote+name), []byte(value), pebble.Sync); err != nil {
+		return fmt.Errorf("keep note %q: %w", name, err)
+	}
+	return nil
+}
+
+func (j *Journal) meta(name string) (string, bool, error) {
+	value, closer, err := j.db.Get(metaKey(name))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("read %s: %w", name, err)
+	}
+	return string(value), true, closer.Close()
+}
+
+// Aside is a batch that the broker refuses for good.
+type Aside struct {
+	Key    Key
+	Reason string
+}
+
+// Stats describes a journal.
+type Stats struct {
+	Incarnations int
+	Batches      int // in total, over all incarnations
+	Unpublished  int // of these, set aside included
+	Aside        []Aside
+	DiskBytes    int64 // what the directory takes
+}
+
+// Stats counts what the journal holds. It reads keys, not batches.
+func (j *Journal) Stats() (Stats, error) {
+	if err := j.enter(); err != nil {
+		return Stats{}, err
+	}
+	defer j.using.Done()
+	st := Stats{DiskBytes: int64(j.db.Metrics().DiskSpaceUsage())}
+	err := errors.Join(
+		j.scan(kindIncarnation, func(_, _ []byte) error { st.Incarnations++; return nil }),
+		j.scan(kindID, func(_, _ []byte) error { st.Batches++; return nil }),
+		j.scan(kindUnpublished, func(_, _ []byte) error { st.Unpublished++; return nil }),
+		j.scan(kindAside, func(key, value []byte) error {
+			k, err := parseKey(key)
+			st.Aside = append(st.Aside, Aside{Key: k, Reason: string(value)})
+			return err
+		}),
+	)
+	if err != nil {
+		return Stats{}, fmt.Errorf("journal statistics: %w", err)
+	}
+	return st, nil
+}
+
+// scan visits the entries of one kind; the key comes without its kind.
+func (j *Journal) scan(kind byte, visit func(key, value []byte) error) error {
+	it, err := j.db.NewIter(bounds([]byte{kind}))
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		err = visit(it.Key()[1:], it.Value())
+	}
+	return errors.Join(err, it.Close())
+}

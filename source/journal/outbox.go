@@ -1,0 +1,162 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Unpublished returns the streams that have unpublished batches.
+func (j *Journal) Unpublished() ([]Stream, error) {
+	if err := j.enter(); err != nil {
+		return nil, err
+	}
+	defer j.using.Done()
+	it, err := j.db.NewIter(bounds([]byte{kindUnpublished}))
+	if err != nil {
+		return nil, fmt.Errorf("list unpublished streams: %w", err)
+	}
+	var streams []Stream
+	for ok := it.First(); ok; {
+		k, err := parseKey(it.Key()[1:])
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		streams = append(streams, k.Stream)
+		ok = it.SeekGE(upper(appendStream(nil, kindUnpublished, k.Stream)))
+	}
+	if err := it.Close(); err != nil {
+		return nil, fmt.Errorf("list unpublished streams: %w", err)
+	}
+	return streams, nil
+}
+
+// NextUnpublished returns the first unpublished batch of a stream at or after a
+// sequence; false: there is none.
+func (j *Journal) NextUnpublished(s Stream, from uint64) (uint64, bool, error) {
+	if err := j.enter(); err != nil {
+		return 0, false, err
+	}
+	defer j.using.Done()
+	it, err := j.db.NewIter(&pebble.IterOptions{
+		LowerBound: storeKey(kindUnpublished, Key{Stream: s, Sequence: from}),
+		UpperBound: upper(appendStream(nil, kindUnpublished, s)),
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("find unpublished batches: %w", err)
+	}
+	var k Key
+	found := it.First()
+	if found {
+		k, err = parseKey(it.Key()[1:])
+	}
+	if err = errors.Join(err, it.Close()); err != nil {
+		return 0, false, fmt.Errorf("find unpublished batches: %w", err)
+	}
+	return k.Sequence, found, nil
+}
+
+// Get reads one batch and checks its checksum and digest.
+func (j *Journal) Get(k Key) (*Record, error) {
+	if err := j.enter(); err != nil {
+		return nil, err
+	}
+	defer j.using.Done()
+	return j.get(k)
+}
+
+func (j *Journal) get(k Key) (*Record, error) {
+	value, closer, err := j.db.Get(storeKey(kindBatch, k))
+	if err != nil {
+		return nil, damage(k, err)
+	}
+	owned := bytes.Clone(value)
+	if err := closer.Close(); err != nil {
+		return nil, damage(k, err)
+	}
+	return parseRecord(k, owned)
+}
+
+// damage names the batch that an error of the store is about.
+func damage(k Key, err error) error {
+	if pebble.IsCorruptionError(err) {
+		return fmt.Errorf("batch %s: %w: %w", k, ErrCorrupt, err)
+	}
+	return fmt.Errorf("read batch %s: %w", k, err)
+}
+
+// MarkPublished notes that Kafka has acknowledged a batch. The note is not
+// fsynced: after a crash the batch may count as unpublished again.
+func (j *Journal) MarkPublished(k Key) error {
+	return j.mark(k, func(b *pebble.Batch) error {
+		return errors.Join(
+			b.Delete(storeKey(kindUnpublished, k), nil),
+			b.Delete(storeKey(kindAside, k), nil),
+		)
+	})
+}
+
+// SetAside notes that the broker refuses a batch for good, and why.
+func (j *Journal) SetAside(k Key, reason string) error {
+	return j.mark(k, func(b *pebble.Batch) error {
+		return b.Set(storeKey(kindAside, k), []byte(reason), nil)
+	})
+}
+
+func (j *Journal) mark(k Key, change func(*pebble.Batch) error) error {
+	if err := j.enter(); err != nil {
+		return err
+	}
+	defer j.using.Done()
+	b := j.db.NewBatch()
+	defer func() { _ = b.Close() }()
+	if err := errors.Join(change(b), b.Commit(pebble.NoSync)); err != nil {
+		return fmt.Errorf("mark batch %s: %w", k, err)
+	}
+	return nil
+}
+
+// All returns every batch, stream by stream in the order of sequences. A
+// damaged batch comes as an error that names it, and the next one follows.
+func (j *Journal) All() iter.Seq2[*Record, error] {
+	return func(yield func(*Record, error) bool) {
+		if err := j.enter(); err != nil {
+			yield(nil, err)
+			return
+		}
+		defer j.using.Done()
+		it, err := j.db.NewIter(bounds([]byte{kindBatch}))
+		if err != nil {
+			yield(nil, fmt.Errorf("list batches: %w", err))
+			return
+		}
+		for ok := it.First(); ok; ok = it.Next() {
+			if !yield(current(it)) {
+				break
+			}
+		}
+		if err := it.Close(); err != nil {
+			yield(nil, fmt.Errorf("list batches: %w", err))
+		}
+	}
+}
+
+// current reads the record under the iterator.
+func current(it *pebble.Iterator) (*Record, error) {
+	k, err := parseKey(it.Key()[1:])
+	if err != nil {
+		return nil, err
+	}
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return nil, damage(k, err)
+	}
+	return parseRecord(k, bytes.Clone(value))
+}
+
+func bounds(prefix []byte) *pebble.IterOptions {
+	return &pebble.IterOptions{LowerBound: prefix, UpperBound: upper(prefix)}
+}

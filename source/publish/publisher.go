@@ -1,0 +1,204 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/segmentio/kafka-go"
+
+	"tallyman/source/journal"
+)
+
+// Config describes a publisher.
+type Config struct {
+	// Journal is what is published. Required.
+	Journal *journal.Journal
+	// Brokers are host:port. Required.
+	Brokers []string
+	// Transport connects to them. The publisher does not close it. Defaults to plain TCP.
+	Transport *kafka.Transport
+	// MaxMessageBytes is the topic's message limit. Defaults to 1 MiB.
+	MaxMessageBytes int
+	// InFlightBytes bounds the bytes of one stream that wait for the broker. Defaults to 8 MiB.
+	InFlightBytes int64
+	// Logger gets alarms. Defaults to slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics. Defaults to none.
+	Registerer prometheus.Registerer
+}
+
+const (
+	defaultMaxMessageBytes = 1 << 20
+	defaultInFlightBytes   = 8 << 20
+)
+
+// Publisher sends a journal's batches to Kafka. It is safe for concurrent use.
+type Publisher struct {
+	cfg     Config
+	sender  *sender
+	metrics *metrics
+	ctx     context.Context // ends with Close: the lifetime of the goroutines below
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	started bool
+	lanes   map[journal.Stream]*lane
+	changed chan struct{} // closed and replaced whenever a batch left a lane
+}
+
+// New returns a publisher that does nothing yet. Its metrics are registered.
+func New(cfg Config) (*Publisher, error) {
+	if cfg.Journal == nil || len(cfg.Brokers) == 0 {
+		return nil, errors.New("publisher: Journal and Brokers are required")
+	}
+	if cfg.MaxMessageBytes == 0 {
+		cfg.MaxMessageBytes = defaultMaxMessageBytes
+	}
+	if cfg.InFlightBytes == 0 {
+		cfg.InFlightBytes = defaultInFlightBytes
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("publisher: %w", err)
+	}
+	p := &Publisher{cfg: cfg, metrics: m, lanes: map[journal.Stream]*lane{}, changed: make(chan struct{})}
+	p.sender = newSender(cfg, func(topic string) { m.failures.WithLabelValues(topic).Inc() })
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p, nil
+}
+
+// Start begins to publish: what earlier openings of the journal left, and what
+// [Publisher.Appended] announced and will announce.
+func (p *Publisher) Start() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.started {
+		return nil
+	}
+	left, err := p.cfg.Journal.Unpublished()
+	if err != nil {
+		return fmt.Errorf("start publisher: %w", err)
+	}
+	p.started = true
+	for _, s := range left {
+		if s.Incarnation == p.cfg.Journal.Incarnation() {
+			continue // announced batch by batch
+		}
+		l, err := p.inherit(s)
+		if err != nil {
+			return fmt.Errorf("start publisher: %w", err)
+		}
+		p.lanes[s] = l
+	}
+	for _, l := range p.lanes {
+		p.run(l)
+	}
+	return nil
+}
+
+// inherit makes the lane of a stream that an earlier opening left unfinished.
+func (p *Publisher) inherit(s journal.Stream) (*lane, error) {
+	l := newLane(p, s)
+	for from := uint64(1); ; {
+		n, ok, err := p.cfg.Journal.NextUnpublished(s, from)
+		if err != nil || !ok {
+			return l, err
+		}
+		l.announce(n, nil)
+		from = n + 1
+	}
+}
+
+// Appended announces a batch of this opening that the journal now holds.
+func (p *Publisher) Appended(r *journal.Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l := p.lanes[r.Key.Stream]
+	if l == nil {
+		l = newLane(p, r.Key.Stream)
+		p.lanes[r.Key.Stream] = l
+		if p.started {
+			p.run(l)
+		}
+	}
+	l.announce(r.Key.Sequence, r)
+}
+
+// run starts a lane's goroutine, unless the publisher is closed. Callers hold p.mu.
+func (p *Publisher) run(l *lane) {
+	if p.ctx.Err() == nil {
+		p.running.Go(func() { l.run(p.ctx) })
+	}
+}
+
+// Wait returns nil once everything announced is published; before that, ctx's
+// error or, if nothing else is left, [ErrSetAside].
+func (p *Publisher) Wait(ctx context.Context) error {
+	for {
+		waiting, aside, changed := p.pending()
+		switch {
+		case waiting == 0 && aside == 0:
+			return nil
+		case waiting == 0:
+			return fmt.Errorf("%d batches: %w", aside, ErrSetAside)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %d batches are published: %w", waiting, ctx.Err())
+		case <-p.ctx.Done():
+			return fmt.Errorf("wait until %d batches are published: %w", waiting, journal.ErrClosed)
+		}
+	}
+}
+
+// ErrSetAside: the broker refuses some batches for good; the journal's
+// statistics list them.
+var ErrSetAside = errors.New("set aside, because the broker refuses them")
+
+// Pending returns how many announced batches are neither published nor set
+// aside, and how many are set aside.
+func (p *Publisher) Pending() (waiting, aside int) {
+	waiting, aside, _ = p.pending()
+	return waiting, aside
+}
+
+func (p *Publisher) pending() (waiting, aside int, changed <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.lanes {
+		w, a := l.counts()
+		waiting, aside = waiting+w, aside+a
+	}
+	return waiting, aside, p.changed
+}
+
+// left tells those who wait that a batch left a lane.
+func (p *Publisher) left() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// Close ends publishing and waits for the requests under way. What is not
+// published stays in the journal.
+func (p *Publisher) Close() error {
+	p.mu.Lock()
+	p.cancel()
+	p.mu.Unlock()
+	p.running.Wait()
+	p.metrics.unregister()
+	if err := p.sender.close(); err != nil {
+		return fmt.Errorf("close publisher: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,138 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/segmentio/kafka-go"
+
+	"tallyman/source/journal"
+)
+
+const (
+	requestTimeout = 10 * time.Second
+	gatherTime     = 5 * time.Millisecond // small batches share a request
+	firstRetry     = 50 * time.Millisecond
+	longestRetry   = 5 * time.Second
+	reminder       = time.Minute
+)
+
+// sender puts records into Kafka, one message each.
+type sender struct {
+	shared *kafka.Writer // gathers small messages into one request
+	alone  *kafka.Writer // one message a request, to find the one that is refused
+	log    *slog.Logger
+	failed func(topic string) // counts attempts that failed
+}
+
+func newSender(cfg Config, failed func(topic string)) *sender {
+	writer := func(size int) *kafka.Writer {
+		return &kafka.Writer{
+			Addr:         kafka.TCP(cfg.Brokers...),
+			Balancer:     &kafka.Hash{},
+			MaxAttempts:  1, // retrying is done here, where it can be seen and ended
+			BatchSize:    size,
+			BatchBytes:   int64(cfg.MaxMessageBytes),
+			BatchTimeout: gatherTime,
+			ReadTimeout:  requestTimeout,
+			WriteTimeout: requestTimeout,
+			RequiredAcks: kafka.RequireAll,
+			Compression:  kafka.Zstd,
+			Transport:    cfg.Transport,
+		}
+	}
+	return &sender{shared: writer(1000), alone: writer(1), log: cfg.Logger, failed: failed}
+}
+
+// refused is the error for a message that the broker will never take.
+type refused struct{ err error }
+
+func (r *refused) Error() string { return "the broker refuses the batch: " + r.err.Error() }
+func (r *refused) Unwrap() error { return r.err }
+
+// send returns nil once all in-sync replicas have the batch, a *refused, or ctx's error.
+func (s *sender) send(ctx context.Context, r *journal.Record) error {
+	m := message(r)
+	wait := &backoff.ExponentialBackOff{
+		InitialInterval: firstRetry, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestRetry,
+	}
+	wait.Reset()
+	began, said := time.Now(), time.Time{}
+	for {
+		err := s.attempt(ctx, m)
+		var no *refused
+		if err == nil || errors.As(err, &no) || ctx.Err() != nil {
+			if err == nil && !said.IsZero() {
+				s.log.Info("publishing again", "topic", r.Topic, "batch", r.Batch.ID, "after", time.Since(began))
+			}
+			return err
+		}
+		s.failed(r.Topic)
+		if time.Since(said) > reminder {
+			said = time.Now()
+			s.log.Warn("batch can't be published, trying again", "topic", r.Topic, "batch", r.Batch.ID, "error", err)
+		}
+		pause := time.NewTimer(wait.NextBackOff())
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return fmt.Errorf("publish batch %s: %w: last error: %w", r.Batch.ID, ctx.Err(), err)
+		case <-pause.C:
+		}
+	}
+}
+
+// attempt sends m once; if it is refused in company, once more alone.
+func (s *sender) attempt(ctx context.Context, m kafka.Message) error {
+	err := cause(s.shared.WriteMessages(ctx, m))
+	if final(err) {
+		err = cause(s.alone.WriteMessages(ctx, m))
+		if final(err) {
+			return &refused{err: err}
+		}
+	}
+	return err
+}
+
+// cause takes the one message's error out of the writer's list.
+func cause(err error) error {
+	var list kafka.WriteErrors
+	if errors.As(err, &list) && len(list) == 1 {
+		return list[0]
+	}
+	return err
+}
+
+// final says whether an error is about the message itself.
+func final(err error) bool {
+	var tooLarge kafka.MessageTooLargeError
+	if errors.As(err, &tooLarge) {
+		return true
+	}
+	var code kafka.Error
+	if !errors.As(err, &code) {
+		return false
+	}
+	switch code {
+	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidRecord, kafka.InvalidTimestamp,
+		kafka.UnsupportedForMessageFormat, kafka.PolicyViolation:
+		return true
+	}
+	return false
+}
+
+func message(r *journal.Record) kafka.Message {
+	headers := r.Batch.Headers()
+	m := kafka.Message{Topic: r.Topic, Key: r.Batch.Key(), Value: r.Batch.Value, Headers: make([]kafka.Header, len(headers))}
+	for i, h := range headers {
+		m.Headers[i] = kafka.Header{Key: h.Key, Value: h.Value}
+	}
+	return m
+}
+
+// close waits for what is under way, each request at most for its time-out.
+func (s *sender) close() error { return errors.Join(s.shared.Close(), s.alone.Close()) }
