@@ -1,0 +1,80 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tallyman/internal/kafkaconn"
+	"tallyman/schema"
+	"tallyman/source/journal"
+)
+
+// Config describes a source.
+type Config struct {
+	// Manifest is the dataset, and the topic that carries it. Required.
+	Manifest schema.Manifest
+	// Conn is the way to Kafka. The source does not close it. Required.
+	Conn *kafkaconn.Conn
+	// Dir is the journal's directory; it is made if it does not exist. One
+	// source at a time holds it. Required.
+	Dir string
+	// Name is the producer's name, written into every batch: 1 to 255 bytes of
+	// UTF-8 without control characters. A journal keeps the name it was made with. Required.
+	Name string
+	// Linger is how long rows wait at most for others to share their batch.
+	// Defaults to 100 ms.
+	Linger time.Duration
+	// MaxRows bounds a batch that Append cuts, in rows. Defaults to 10,000.
+	MaxRows int
+	// MaxBytes bounds a batch that Append cuts, in bytes of rows; a larger row
+	// is a batch of its own. The topic's message limit bounds it too. Defaults to 768 KiB.
+	MaxBytes int
+	// CloseTimeout is how long Close goes on publishing before it leaves the
+	// rest for the next Open. Defaults to 5 s.
+	CloseTimeout time.Duration
+	// Logger takes what a person should know. Defaults to slog.Default().
+	Logger *slog.Logger
+	// Registerer takes the metrics. Defaults to none.
+	Registerer prometheus.Registerer
+}
+
+// Errors that a caller can act on; they come wrapped.
+var (
+	// ErrInUse: another process, or another Source of this one, holds the directory.
+	ErrInUse = journal.ErrInUse
+	// ErrIDConflict: the id was already used in this dataset for other rows.
+	ErrIDConflict = journal.ErrIDConflict
+	// ErrDiskFull: the disk's reserve would be touched. Nothing is lost; make room and append again.
+	ErrDiskFull = journal.ErrDiskFull
+	// ErrTooLarge: a batch, or a row alone, exceeds the topic's message limit.
+	ErrTooLarge = journal.ErrTooLarge
+	// ErrClosed: the source was closed.
+	ErrClosed = journal.ErrClosed
+)
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Conn == nil || c.Manifest.Topic == "" || c.Dir == "" || c.Name == "" {
+		return c, errors.New("open source: Manifest, Conn, Dir and Name are required")
+	}
+	if c.Linger < 0 || c.MaxRows < 0 || c.MaxBytes < 0 || c.CloseTimeout < 0 {
+		return c, fmt.Errorf("open source %s: Linger, MaxRows, MaxBytes and CloseTimeout can't be negative", c.Name)
+	}
+	setDefault(&c.Linger, 100*time.Millisecond)
+	setDefault(&c.MaxRows, 10_000)
+	setDefault(&c.MaxBytes, 768<<10)
+	setDefault(&c.CloseTimeout, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, nil
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
