@@ -57,11 +57,14 @@ var (
 )
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Conn == nil || c.Manifest.Topic == "" || c.Dir == "" || c.Name == "" {
-		return c, errors.New("open source: Manifest, Conn, Dir and Name are required")
+	if c.Conn == nil || c.Dir == "" || c.Name == "" {
+		return c, errors.New("Conn, Dir and Name are required")
+	}
+	if err := c.Manifest.Validate(); err != nil {
+		return c, fmt.Errorf("manifest: %w", err)
 	}
 	if c.Linger < 0 || c.MaxRows < 0 || c.MaxBytes < 0 || c.CloseTimeout < 0 {
-		return c, fmt.Errorf("open source %s: Linger, MaxRows, MaxBytes and CloseTimeout can't be negative", c.Name)
+		return c, errors.New("Linger, MaxRows, MaxBytes and CloseTimeout can't be negative")
 	}
 	setDefault(&c.Linger, 100*time.Millisecond)
 	setDefault(&c.MaxRows, 10_000)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"os"
 	"time"
 
@@ -62,11 +61,7 @@ columns:
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := orders.Close(); err != nil {
-			log.Print(err)
-		}
-	}()
+	defer func() { _ = orders.Close() }()
 
 	// Values come in the manifest's order. Append returns when they are on disk.
 	now := time.Now()
