@@ -34,10 +34,16 @@ WHERE r.dataset = $1 AND r.state = 'active'`
 
 	selectTopicOwner = `SELECT dataset FROM tallyman.datasets WHERE topic = $1 LIMIT 1`
 
+	// An array type makes room by itself, for any other type.
 	selectTaken = `
-SELECT 'a relation' FROM pg_catalog.pg_class WHERE relnamespace = $1::regnamespace AND relname = ANY($2)
-UNION ALL
-SELECT 'a type' FROM pg_catalog.pg_type WHERE typnamespace = $1::regnamespace AND typname = ANY($2)
+SELECT kind, name
+FROM pg_catalog.pg_namespace n
+CROSS JOIN LATERAL (
+    SELECT 'a relation' AS kind, relname AS name FROM pg_catalog.pg_class WHERE relnamespace = n.oid
+    UNION ALL
+    SELECT 'a type', typname FROM pg_catalog.pg_type WHERE typnamespace = n.oid AND typcategory <> 'A'
+) taken
+WHERE n.nspname = $1 AND name = ANY($2)
 LIMIT 1`
 
 	insertDataset = `INSERT INTO tallyman.datasets (dataset, manifest_hash, manifest, topic) VALUES ($1, $2, $3::json, $4)`
@@ -56,13 +62,23 @@ func (w *Warehouse) Apply(ctx context.Context, m schema.Manifest) (Applied, erro
 		return Applied{}, err
 	}
 	var applied Applied
-	err := w.alone(ctx, func(conn *pgx.Conn) error {
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
-			applied, err = apply(ctx, tx, m)
-			return err
-		})
+	conn, err := pgx.ConnectConfig(ctx, w.patient())
+	if err != nil {
+		return Applied{}, w.class("connect", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	// Read committed, so that what another apply did is seen after the wait for it.
+	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
+		if _, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(initLock)); err != nil {
+			return step("wait for another apply", err)
+		}
+		applied, err = apply(ctx, tx, m)
+		return err
 	})
-	return applied, w.class("apply "+m.Dataset.String(), err)
+	if err != nil {
+		return Applied{}, w.class("apply "+m.Dataset.String(), err)
+	}
+	return applied, nil
 }
 
 func apply(ctx context.Context, tx pgx.Tx, m schema.Manifest) (Applied, error) {
@@ -79,13 +95,15 @@ func apply(ctx context.Context, tx pgx.Tx, m schema.Manifest) (Applied, error) {
 	case have.Hash == m.Hash():
 		return Applied{Revision: have.Revision, Hash: have.Hash}, nil
 	default:
-		return Applied{}, refused("the warehouse has it by another manifest, %s, and this release can't change one: %s",
-			have.Hash, strings.Join(difference(have.Revision.Manifest, m), "; "))
+		return Applied{}, refused(m, "the warehouse has this dataset by another manifest, %s, and this release can't change one: "+
+			"make a dataset of another name, or take back what differs: %s", have.Hash, strings.Join(difference(have.Revision.Manifest, m), "; "))
 	}
 }
 
-func refused(format string, args ...any) error {
-	return &sink.Error{Class: sink.Misconfigured, Reason: reasonManifest, Err: fmt.Errorf(format, args...)}
+// refused is the error for a manifest that can't be applied.
+func refused(m schema.Manifest, format string, args ...any) error {
+	return &sink.Error{Class: sink.Misconfigured, Reason: reasonManifest,
+		Err: fmt.Errorf("apply %s: "+format, append([]any{m.Dataset}, args...)...)}
 }
 
 // create makes a dataset that the warehouse doesn't have.
@@ -93,26 +111,25 @@ func create(ctx context.Context, tx pgx.Tx, m schema.Manifest) (Applied, error) 
 	var owner string
 	switch err := tx.QueryRow(ctx, selectTopicOwner, m.Topic).Scan(&owner); {
 	case err == nil:
-		return Applied{}, refused("topic %s carries dataset %s already: one topic carries one dataset", m.Topic, owner)
+		return Applied{}, refused(m, "topic %s carries dataset %s already: name another topic in the manifest", m.Topic, owner)
 	case !errors.Is(err, pgx.ErrNoRows):
 		return Applied{}, err
 	}
 	r := sink.Revision{Manifest: m, Physical: ddl.Physical(m, 1), State: sink.Active}
-	schemaName := pgx.Identifier{m.Table.Schema}.Sanitize()
-	if _, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+schemaName); err != nil {
+	if err := createSchema(ctx, tx, m.Table.Schema); err != nil {
 		return Applied{}, err
 	}
-	var kind string
-	switch err := tx.QueryRow(ctx, selectTaken, schemaName, []string{m.Table.Name, r.Physical.Name}).Scan(&kind); {
+	var kind, name string
+	switch err := tx.QueryRow(ctx, selectTaken, m.Table.Schema, []string{m.Table.Name, r.Physical.Name}).Scan(&kind, &name); {
 	case err == nil:
-		return Applied{}, refused("there is %s called %s or %s already: name another table in the manifest, or drop it",
-			kind, ddl.PostgresName(m.Table), ddl.PostgresName(r.Physical))
+		return Applied{}, refused(m, "there is %s called %s already: name another table in the manifest, or drop it",
+			kind, ddl.PostgresName(schema.Table{Schema: m.Table.Schema, Name: name}))
 	case !errors.Is(err, pgx.ErrNoRows):
 		return Applied{}, err
 	}
 	statements, err := ddl.PostgresTable(m, r.Physical)
 	if err != nil {
-		return Applied{}, refused("%w", err)
+		return Applied{}, refused(m, "%w", err)
 	}
 	for _, s := range append(statements, ddl.PostgresView(m, r.Physical)...) {
 		if _, err := tx.Exec(ctx, s); err != nil {

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
+	"tallyman/schema/batch"
 	"tallyman/sink"
 )
 
@@ -20,6 +22,9 @@ var migrations embed.FS
 
 // versionTable is where it is kept which migrations ran.
 const versionTable = "tallyman.schema_version"
+
+// The reason for a schema that a later release has made.
+const reasonNewerSchema batch.Reason = "newer_schema"
 
 // initLock is the key of the advisory lock that makes inits and applies wait
 // for one another: "tallyman" as eight bytes.
@@ -58,8 +63,8 @@ func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error)
 	}
 	var report InitReport
 	err := w.alone(ctx, func(conn *pgx.Conn) (err error) {
-		if _, err = conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS tallyman"); err != nil {
-			return fmt.Errorf("create schema tallyman: %w", err)
+		if err = createSchema(ctx, conn, "tallyman"); err != nil {
+			return err
 		}
 		if report.From, report.To, err = w.migrate(ctx); err != nil {
 			return err
@@ -67,7 +72,7 @@ func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error)
 		if report.Target, err = w.name(ctx, conn, o.RenameTarget); err != nil {
 			return err
 		}
-		if report.Partitions, err = addPartitions(ctx, conn, months(o.Now(), o.MonthsAhead)); err != nil {
+		if report.Partitions, err = addPartitions(ctx, conn, o.Now(), o.MonthsAhead); err != nil {
 			return err
 		}
 		parts, err := bounds(ctx, conn)
@@ -80,17 +85,44 @@ func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error)
 	return report, w.class("init", err)
 }
 
-// alone runs f on a connection of its own while nobody else is in here.
+// alone runs f on a connection of its own while no other init or apply runs.
 func (w *Warehouse) alone(ctx context.Context, f func(*pgx.Conn) error) error {
-	conn, err := pgx.ConnectConfig(ctx, w.conn)
+	conn, err := pgx.ConnectConfig(ctx, w.patient())
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return step("connect", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // and with it goes the lock
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(initLock)); err != nil {
-		return fmt.Errorf("wait for another init: %w", err)
+		return step("wait for another init", err)
 	}
 	return f(conn)
+}
+
+// createSchema creates a schema that isn't there. CREATE SCHEMA IF NOT EXISTS
+// asks for a right on the database even when there is nothing to do.
+func createSchema(ctx context.Context, q queryer, name string) error {
+	quoted := pgx.Identifier{name}.Sanitize()
+	var there bool
+	var role string
+	err := q.QueryRow(ctx, "SELECT to_regnamespace($1) IS NOT NULL, quote_ident(current_user)", quoted).Scan(&there, &role)
+	if err != nil || there {
+		return err
+	}
+	_, err = q.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+quoted)
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.Code == "42501" {
+		return &sink.Error{Class: sink.Misconfigured, Reason: reasonNoPrivilege, Err: fmt.Errorf(
+			"create schema %s: %w; have it made with: CREATE SCHEMA %[1]s AUTHORIZATION %[3]s", quoted, describe(pg), role)}
+	}
+	return step("create schema "+quoted, err)
+}
+
+// step gives an error of set-up its class and names the step.
+func step(name string, err error) error { return classify(name, inCatalog, target{}, err) }
+
+// queryer is what both a connection and a transaction can do.
+type queryer interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 // migrate runs the migrations that the warehouse lacks.
@@ -99,7 +131,7 @@ func (w *Warehouse) migrate(ctx context.Context) (from, to int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	db := stdlib.OpenDB(*w.conn)
+	db := stdlib.OpenDB(*w.patient())
 	defer func() { err = errors.Join(err, db.Close()) }()
 	p, err := goose.NewProvider(goose.DialectPostgres, db, files,
 		goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))
@@ -107,16 +139,16 @@ func (w *Warehouse) migrate(ctx context.Context) (from, to int64, err error) {
 		return 0, 0, fmt.Errorf("read migrations: %w", err)
 	}
 	if from, err = p.GetDBVersion(ctx); err != nil {
-		return 0, 0, fmt.Errorf("read the schema's version: %w", err)
+		return 0, 0, step("read the schema's version", err)
 	}
 	sources := p.ListSources()
 	newest := sources[len(sources)-1].Version
 	if from > newest {
-		return 0, 0, &sink.Error{Class: sink.Misconfigured, Reason: reasonNotInitialised, Err: fmt.Errorf(
+		return 0, 0, &sink.Error{Class: sink.Misconfigured, Reason: reasonNewerSchema, Err: fmt.Errorf(
 			"the schema tallyman is at version %d, this program knows versions up to %d: use a newer release", from, newest)}
 	}
 	if _, err = p.Up(ctx); err != nil {
-		return 0, 0, fmt.Errorf("migrate the schema tallyman: %w", err)
+		return 0, 0, step("migrate the schema tallyman", err)
 	}
 	return from, newest, nil
 }
@@ -127,11 +159,11 @@ func (w *Warehouse) name(ctx context.Context, conn *pgx.Conn, rename bool) (stri
 INSERT INTO tallyman.target (name) VALUES ($1)
 ON CONFLICT (one_row) DO UPDATE SET name = excluded.name WHERE $2`
 	if _, err := conn.Exec(ctx, store, w.cfg.Target, rename); err != nil {
-		return "", fmt.Errorf("store the target's name: %w", err)
+		return "", step("store the target's name", err)
 	}
 	var name string
 	if err := conn.QueryRow(ctx, `SELECT name FROM tallyman.target`).Scan(&name); err != nil {
-		return "", fmt.Errorf("read the target's name: %w", err)
+		return "", step("read the target's name", err)
 	}
 	if name != w.cfg.Target {
 		return "", &sink.Error{Class: sink.Misconfigured, Reason: reasonUnexpected, Err: fmt.Errorf(

@@ -151,7 +151,7 @@ FOR NO KEY UPDATE OF p`
 
 const rewindPositions = `
 UPDATE tallyman.positions p
-SET next_offset = k.start, log_start = k.start, era = p.era + 1,
+SET next_offset = least(p.next_offset, k.start), log_start = k.start, era = p.era + 1,
     anchor_offset = NULL, anchor_timestamp = NULL, anchor_sha256 = NULL, updated_at = now()
 FROM unnest($2::text[], $3::text[], $4::integer[], $5::bigint[]) AS k (cluster, topic, partition, start)
 WHERE (p.revision_id, p.cluster, p.topic, p.partition) = ($1, k.cluster, k.topic, k.partition)
@@ -161,8 +161,9 @@ RETURNING p.cluster, p.topic, p.partition, p.next_offset, p.era, p.log_start,
 // Rewind puts positions back to the start of their logs, in one transaction,
 // and raises their eras: it waits for commits in flight and fences every
 // member that still reads. What was loaded already is found by the ledger and
-// loads no second time. It returns the positions that it moved; a partition
-// that was never read has none and needs none.
+// loads no second time. A position below the log's start stays: its reader
+// records what it can't read any more. Rewind returns the positions as they are
+// now; a partition that was never read has none and needs none.
 func (w *Warehouse) Rewind(ctx context.Context, revision int64, starts []Start) ([]sink.Position, error) {
 	var (
 		k       keys

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -59,6 +60,25 @@ func Open(ctx context.Context, c Config) (*Warehouse, error) {
 	return &Warehouse{cfg: c, conn: cc, pool: pool}, nil
 }
 
+// patience is how long a statement may be silent that is known to take its
+// time: a wait for another init, a migration, a count of the ledger. The kernel
+// still notices a server that is gone.
+const patience = 24 * time.Hour
+
+// patient is how to connect for such statements.
+func (w *Warehouse) patient() *pgx.ConnConfig {
+	cc := w.conn.Copy()
+	dial := cc.DialFunc
+	cc.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if c, ok := conn.(*stallConn); ok {
+			c.limit = patience
+		}
+		return conn, err
+	}
+	return cc
+}
+
 // Close closes the pool. Committers are closed on their own.
 func (w *Warehouse) Close() { w.pool.Close() }
 
@@ -75,7 +95,15 @@ func (w *Warehouse) class(step string, err error) error {
 	if errors.As(err, &pg) && (pg.Code == "57P01" || pg.Code == "25006") {
 		w.pool.Reset()
 	}
-	return classify(step, inCatalog, target{}, err)
+	var classed *sink.Error
+	if errors.As(err, &classed) {
+		return err
+	}
+	err = classify(step, inCatalog, target{}, err)
+	if errors.As(err, &classed) && classed.Reason == reasonNotInitialised {
+		classed.Err = fmt.Errorf("%w: run tallyman init first", classed.Err)
+	}
+	return err
 }
 
 // Target returns the name stored in the warehouse.

@@ -25,21 +25,29 @@ type slice struct {
 	from, to time.Time
 }
 
-// months returns the partitions that the ledger should have: those of content
-// ids and of older times, one for each month from first to monthsAhead after it.
-func months(first time.Time, monthsAhead int) []slice {
+// missing returns the partitions that the ledger lacks, which has those of
+// have, by time: of content ids, of all times before the month of now, and of
+// each month from there to monthsAhead after now. It goes on where the newest
+// ends, so that nothing is left out if the last time is long ago, and what is
+// gone from the old end stays gone.
+func missing(have []slice, now time.Time, monthsAhead int) []slice {
 	var constant time.Time // the batch time of v8 ids
-	month := time.Date(first.UTC().Year(), first.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
-	all := []slice{
-		{derivedPartition, constant, constant.AddDate(0, 0, 1)},
-		{olderPartition, constant.AddDate(0, 0, 1), month},
+	month := time.Date(now.UTC().Year(), now.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
+	last := month.AddDate(0, monthsAhead, 0)
+	derived := slice{derivedPartition, constant, constant.AddDate(0, 0, 1)}
+	var lack []slice
+	if len(have) == 0 || have[0].name != derivedPartition {
+		lack = append(lack, derived)
 	}
-	for range monthsAhead + 1 {
-		next := month.AddDate(0, 1, 0)
-		all = append(all, slice{"loaded_elements_" + month.Format("2006_01"), month, next})
-		month = next
+	if n := len(have); n > 0 && have[n-1].name != derivedPartition {
+		month = have[n-1].to
+	} else {
+		lack = append(lack, slice{olderPartition, derived.to, month})
 	}
-	return all
+	for ; !month.After(last); month = month.AddDate(0, 1, 0) {
+		lack = append(lack, slice{"loaded_elements_" + month.Format("2006_01"), month, month.AddDate(0, 1, 0)})
+	}
+	return lack
 }
 
 const selectBounds = `
@@ -53,22 +61,28 @@ FROM (
 WHERE bounds IS NOT NULL
 ORDER BY 2`
 
-// querier is what both a pool and a connection can do.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+// isoBounds makes times readable again as they are printed: bounds come as text
+// in the session's own style, where a zone's abbreviation may be ambiguous.
+const isoBounds = `SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)`
+
+// sender is what both a pool and a connection can do.
+type sender interface {
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
 // bounds reads the ledger's partitions from the catalog, by time.
-func bounds(ctx context.Context, q querier) ([]slice, error) {
-	rows, err := q.Query(ctx, selectBounds)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (s slice, err error) {
-		err = row.Scan(&s.name, &s.from, &s.to)
-		s.from, s.to = s.from.UTC(), s.to.UTC()
-		return s, err
+func bounds(ctx context.Context, to sender) (parts []slice, err error) {
+	b := &pgx.Batch{}
+	b.Queue(isoBounds) // for this one transaction
+	b.Queue(selectBounds).Query(func(rows pgx.Rows) error {
+		parts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (s slice, err error) {
+			err = row.Scan(&s.name, &s.from, &s.to)
+			s.from, s.to = s.from.UTC(), s.to.UTC()
+			return s, err
+		})
+		return err
 	})
+	return parts, to.SendBatch(ctx, b).Close()
 }
 
 // Window returns the range of batch times that the ledger has partitions for.
@@ -105,19 +119,16 @@ func windowOf(parts []slice) (sink.Window, error) {
 	return w, nil
 }
 
-// addPartitions makes the partitions of the ledger that are missing and
-// returns their names. A partition is made beside the ledger and then attached,
-// which waits for nobody; created as a partition it would wait for open loads.
-func addPartitions(ctx context.Context, conn *pgx.Conn, want []slice) ([]string, error) {
+// addPartitions makes the partitions that the ledger lacks and returns their
+// names. A partition is made beside the ledger and then attached, which waits
+// for nobody; created as a partition it would wait for open loads.
+func addPartitions(ctx context.Context, conn *pgx.Conn, now time.Time, monthsAhead int) ([]string, error) {
 	have, err := bounds(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("read the ledger's partitions: %w", err)
+		return nil, step("read the ledger's partitions", err)
 	}
-	var made []string
-	for _, s := range want {
-		if covered(have, s) {
-			continue
-		}
+	made := []string{}
+	for _, s := range missing(have, now, monthsAhead) {
 		name := pgx.Identifier{"tallyman", s.name}.Sanitize()
 		statements := fmt.Sprintf(`CREATE TABLE %[1]s (LIKE tallyman.loaded_elements INCLUDING ALL);
 ALTER TABLE tallyman.loaded_elements ATTACH PARTITION %[1]s FOR VALUES FROM ('%[2]s') TO ('%[3]s')`,
@@ -127,20 +138,9 @@ ALTER TABLE tallyman.loaded_elements ATTACH PARTITION %[1]s FOR VALUES FROM ('%[
 			return err
 		})
 		if err != nil {
-			return made, fmt.Errorf("make partition %s of the ledger: %w", s.name, err)
+			return made, step("make partition "+s.name+" of the ledger", err)
 		}
 		made = append(made, s.name)
 	}
 	return made, nil
-}
-
-// covered says that the time at which s begins has a partition. Those of older
-// times end where the first month once began, so s may lie within it.
-func covered(have []slice, s slice) bool {
-	for _, h := range have {
-		if !s.from.Before(h.from) && s.from.Before(h.to) {
-			return true
-		}
-	}
-	return false
 }
