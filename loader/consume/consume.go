@@ -80,8 +80,9 @@ type Handler interface {
 	// Begin says that the records of a partition start (again) at p.Next, in
 	// p.Era: whatever is queued of the partition is dropped.
 	Begin(p sink.Position)
-	// Handle takes records in offset order. It may block; it returns only ctx's
-	// error, and then the consumer has released the records itself.
+	// Handle takes records in offset order, and releases them when it is done
+	// with them. It does not block: what it holds is bounded by the budget from
+	// which records are taken until then. It returns only ctx's error.
 	Handle(ctx context.Context, partition int32, records []Record) error
 	// End says that the partitions are no longer this member's: what is queued
 	// is dropped, and a commit in flight is waited for until ctx ends.
