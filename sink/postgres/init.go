@@ -23,8 +23,12 @@ var migrations embed.FS
 // versionTable is where it is kept which migrations ran.
 const versionTable = "tallyman.schema_version"
 
-// The reason for a schema that a later release has made.
-const reasonNewerSchema batch.Reason = "newer_schema"
+// The reasons for a warehouse that this program must leave alone: a later
+// release made its schema, or it is another than the configured one.
+const (
+	reasonNewerSchema batch.Reason = "newer_schema"
+	reasonTarget      batch.Reason = "target_mismatch"
+)
 
 // initLock is the key of the advisory lock that makes inits and applies wait
 // for one another: "tallyman" as eight bytes.
@@ -166,7 +170,7 @@ ON CONFLICT (one_row) DO UPDATE SET name = excluded.name WHERE $2`
 		return "", step("read the target's name", err)
 	}
 	if name != w.cfg.Target {
-		return "", &sink.Error{Class: sink.Misconfigured, Reason: reasonUnexpected, Err: fmt.Errorf(
+		return "", &sink.Error{Class: sink.Misconfigured, Reason: reasonTarget, Err: fmt.Errorf(
 			"the warehouse calls itself %q, but warehouse.target is %q: set it to the former, "+
 				"or run init --rename-target if this is a copy with a life of its own", name, w.cfg.Target)}
 	}
