@@ -101,7 +101,7 @@ func (s *Source) join(rows [][]any) ([]*openBatch, error) {
 func (s *Source) pack(rows [][]any) ([]*openBatch, error) {
 	var batches []*openBatch
 	for next := 0; next < len(rows); {
-		b := &openBatch{id: batch.NewID(), calls: 1, done: make(chan struct{})}
+		b := &openBatch{id: batch.NewID(), calls: 1, value: make([]byte, 0, s.room), done: make(chan struct{})}
 		var err error
 		if next, err = s.fill(b, rows, next); err != nil {
 			return nil, err
@@ -173,6 +173,7 @@ func (s *Source) cut() {
 	s.open = nil
 	b.timer.Stop()
 	s.company = b.calls
+	s.room = len(b.value) + len(b.value)/8
 	s.writing++
 	s.tasks.Go(func() {
 		b.err = s.accept(b.id, b.value, b.rows)
@@ -229,7 +230,7 @@ func (s *Source) appendBatch(ctx context.Context, id uuid.UUID, rows [][]any) er
 	if len(rows) == 0 {
 		return errors.New("it has no rows")
 	}
-	var value []byte
+	value := make([]byte, 0, len(rows)*int(s.width.Load()))
 	for i := range rows {
 		var err error
 		if value, err = s.encode(value, id, rows, i); err != nil {
@@ -239,6 +240,7 @@ func (s *Source) appendBatch(ctx context.Context, id uuid.UUID, rows [][]any) er
 			return fmt.Errorf("%w: %d bytes at row %d of %d, a message holds %d", ErrTooLarge, len(value), i+1, len(rows), s.limit)
 		}
 	}
+	s.width.Store(int64(len(value)*9/8/len(rows) + 1))
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

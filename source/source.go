@@ -4,113 +4,145 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"tallyman/internal/kafkaconn"
 	"tallyman/schema/rows"
 	"tallyman/source/journal"
 	"tallyman/source/publish"
 )
 
-// Source carries the rows of one dataset. It is safe for concurrent use.
+const (
+	askTimeout          = 5 * time.Second
+	defaultMessageLimit = 1 << 20 // Kafka's own, but for a few bytes
+	// envelopeBytes is more than key, headers and framing of a message take.
+	envelopeBytes = 2 << 10
+)
+
+// Source takes the rows of one dataset. It is safe for concurrent use.
 type Source struct {
 	cfg       Config
-	hash      string // of the manifest
-	limit     int    // bytes of rows that a message of the topic holds
 	codec     *rows.Codec
+	hash      string // the manifest's
+	limit     int    // bytes of rows that a message holds
 	journal   *journal.Journal
 	publisher *publish.Publisher
+	tasks     sync.WaitGroup // batches on their way to the disk
+	width     atomic.Int64   // bytes to set aside for a row, by what AppendBatch saw last
 
 	mu      sync.Mutex
 	closed  bool
-	open    *openBatch // that calls join; nil: none
-	writing int        // batches on their way to the disk
-	company int        // calls that waited for the batch before
-	tasks   sync.WaitGroup
+	open    *openBatch // what Append adds to; nil: nothing yet
+	writing int        // batches cut from Append and not yet on disk
+	company int        // calls that shared the batch that was cut last
+	room    int        // bytes to set aside for a batch, by that one
 }
 
-const (
-	// askLimit is how long Open waits for Kafka to say what the topic takes.
-	askLimit = 3 * time.Second
-	// defaultMessageBytes is Kafka's own limit, for a topic that can't be asked.
-	defaultMessageBytes = 1 << 20
-	// envelopeBytes is room for a message's key and headers.
-	envelopeBytes = 4 << 10
-)
-
-// Open opens or makes the journal in c.Dir, and begins to publish what earlier
-// openings left there. Kafka may be away: then the topic's message limit is
-// taken to be Kafka's default.
-func Open(ctx context.Context, c Config) (*Source, error) {
-	c, err := c.withDefaults()
+// Open opens or makes the journal in cfg.Dir and begins to publish what it
+// still holds. Kafka may be away; then the topic's message limit, which is
+// asked for here, is taken to be 1 MiB.
+//
+// The error is [ErrInUse] if somebody else holds the directory. A topic that
+// is compacted is refused: it would lose batches.
+func Open(ctx context.Context, cfg Config) (*Source, error) {
+	cfg, err := cfg.withDefaults()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open source: %w", err)
 	}
-	s := &Source{cfg: c, hash: c.Manifest.Hash()}
-	if s.codec, err = rows.NewCodec(c.Manifest); err != nil {
-		return nil, fmt.Errorf("open source %s: %w", c.Name, err)
+	s := &Source{cfg: cfg, hash: cfg.Manifest.Hash()}
+	if s.codec, err = rows.NewCodec(cfg.Manifest); err != nil {
+		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
 	}
-	message := s.messageBytes(ctx)
-	s.limit = max(message-envelopeBytes, 1)
-	s.journal, err = journal.Open(journal.Config{Dir: c.Dir, Source: c.Name, MaxMessageBytes: message, Logger: c.Logger})
+	limit, err := s.messageLimit(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open source %s: %w", c.Name, err)
+		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
 	}
-	s.publisher, err = publish.New(publish.Config{
-		Journal: s.journal, Brokers: c.Conn.Brokers(), Transport: c.Conn.Transport(),
-		MaxMessageBytes: message, Logger: c.Logger, Registerer: c.Registerer,
+	s.limit = max(limit-envelopeBytes, 1)
+	s.journal, err = journal.Open(journal.Config{
+		Dir: cfg.Dir, Source: cfg.Name, MaxMessageBytes: limit, Logger: cfg.Logger,
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open source %s: %w", c.Name, err), s.journal.Close())
+		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
 	}
-	if err := s.publisher.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open source %s: %w", c.Name, err), s.publisher.Close(), s.journal.Close())
+	if err := s.publish(limit); err != nil {
+		return nil, fmt.Errorf("open source %s: %w", cfg.Name, errors.Join(err, s.journal.Close()))
 	}
 	return s, nil
 }
 
-// messageBytes asks what the topic takes.
-func (s *Source) messageBytes(ctx context.Context) int {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
+// messageLimit asks Kafka how large a message may be.
+func (s *Source) messageLimit(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	topic, err := s.cfg.Conn.TopicConfig(ctx, s.cfg.Manifest.Topic)
-	if err != nil || topic.MaxMessageBytes <= 0 {
-		s.cfg.Logger.Warn("the topic's message limit is not known; taking Kafka's default",
-			"topic", s.cfg.Manifest.Topic, "bytes", defaultMessageBytes, "error", err)
-		return defaultMessageBytes
+	topic := s.cfg.Manifest.Topic
+	config, err := s.cfg.Conn.TopicConfig(ctx, topic)
+	switch {
+	case errors.Is(err, kafkaconn.ErrNoTopic):
+		s.cfg.Logger.Warn("topic does not exist yet; batches wait in the journal until it does", "topic", topic)
+	case err != nil:
+		s.cfg.Logger.Warn("Kafka does not answer; batches wait in the journal until it does", "topic", topic, "error", err)
+	case strings.Contains(config.CleanupPolicy, "compact"):
+		return 0, fmt.Errorf("topic %s has cleanup.policy=%s, which would lose batches: set it to delete", topic, config.CleanupPolicy)
 	}
-	return topic.MaxMessageBytes
+	if config.MaxMessageBytes == 0 {
+		return defaultMessageLimit, nil
+	}
+	return config.MaxMessageBytes, nil
 }
 
-// Flush sends the open batch to the journal and returns once everything that
-// was appended is published: with ctx's error before that, or with
-// [publish.ErrSetAside] if the broker refuses some batches for good.
+func (s *Source) publish(limit int) error {
+	publisher, err := publish.New(publish.Config{
+		Journal: s.journal, Brokers: s.cfg.Conn.Brokers(), Transport: s.cfg.Conn.Transport(),
+		MaxMessageBytes: limit, Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
+	})
+	if err != nil {
+		return err
+	}
+	if err := publisher.Start(); err != nil {
+		return errors.Join(err, publisher.Close())
+	}
+	s.publisher = publisher
+	return nil
+}
+
+// Flush returns when everything that was appended before, by this opening or
+// an earlier one, is published: acknowledged by all in-sync replicas. The error
+// is ctx's, or [publish.ErrSetAside] if the broker refuses some batches for good.
 func (s *Source) Flush(ctx context.Context) error {
-	s.settle()
+	s.mu.Lock()
+	last := s.open
+	if last != nil {
+		s.cut()
+	}
+	s.mu.Unlock()
+	if last != nil {
+		if err := last.wait(ctx); err != nil {
+			return fmt.Errorf("flush source %s: %w", s.cfg.Name, err)
+		}
+	}
 	if err := s.publisher.Wait(ctx); err != nil {
-		return fmt.Errorf("flush %s: %w", s.cfg.Manifest.Dataset, err)
+		return fmt.Errorf("flush source %s: %w", s.cfg.Name, err)
 	}
 	return nil
 }
 
-// settle cuts the open batch and waits until nothing is on its way to the disk.
-func (s *Source) settle() {
-	s.mu.Lock()
-	if s.open != nil {
-		s.cut()
+// Republish publishes every batch that the journal holds once more, under the
+// same ids, and returns how many. The loader refuses by their ids what it has.
+func (s *Source) Republish(ctx context.Context) (int, error) {
+	n, err := s.publisher.Republish(ctx)
+	if err != nil {
+		return n, fmt.Errorf("source %s: %w", s.cfg.Name, err)
 	}
-	s.mu.Unlock()
-	s.tasks.Wait()
+	return n, nil
 }
 
-// Republish publishes everything that the journal holds once more, under the
-// same ids, and returns how many batches that was. Loaders refuse what they
-// have loaded.
-func (s *Source) Republish(ctx context.Context) (int, error) { return s.publisher.Republish(ctx) }
-
-// Close takes no more rows, makes the open batch durable, goes on publishing
-// for CloseTimeout at most, and gives up the journal. What is not published
-// then is published after the next Open.
+// Close refuses further rows, makes those durable that were appended, and goes
+// on publishing for Config.CloseTimeout at most. What is unpublished then stays
+// in the journal for the next Open and is no error: Flush tells whether all is
+// published. Close is safe to call more than once.
 func (s *Source) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -118,12 +150,17 @@ func (s *Source) Close() error {
 		return nil
 	}
 	s.closed = true
+	if s.open != nil {
+		s.cut()
+	}
 	s.mu.Unlock()
-	s.settle()
+	s.tasks.Wait()
+
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
 	defer cancel()
 	if err := s.publisher.Wait(ctx); err != nil {
-		s.cfg.Logger.Warn("batches are left for the next opening of the journal", "dir", s.cfg.Dir, "error", err)
+		s.cfg.Logger.Warn("source is closed before all is published; the rest is published after the next opening",
+			"source", s.cfg.Name, "reason", err)
 	}
 	if err := errors.Join(s.publisher.Close(), s.journal.Close()); err != nil {
 		return fmt.Errorf("close source %s: %w", s.cfg.Name, err)

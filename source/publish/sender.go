@@ -16,6 +16,7 @@ import (
 const (
 	requestTimeout = 10 * time.Second
 	gatherTime     = 5 * time.Millisecond // small batches share a request
+	gatherMessages = 100                  // at most; the writer sets memory aside for as many
 	firstRetry     = 50 * time.Millisecond
 	longestRetry   = 5 * time.Second
 	reminder       = time.Minute
@@ -45,7 +46,7 @@ func newSender(cfg Config, failed func(topic string)) *sender {
 			Transport:    cfg.Transport,
 		}
 	}
-	return &sender{shared: writer(1000), alone: writer(1), log: cfg.Logger, failed: failed}
+	return &sender{shared: writer(gatherMessages), alone: writer(1), log: cfg.Logger, failed: failed}
 }
 
 // refused is the error for a message that the broker will never take.
