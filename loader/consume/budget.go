@@ -2,13 +2,16 @@ package consume
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 )
 
-// budget bounds bytes that are held at once. A single request for more than
-// the whole budget waits until it is alone, and is then granted.
+// budget bounds bytes that are held at once, by all partitions together. A
+// single request for more than the whole budget waits until it is alone, and
+// is then granted. Who asked first is served first, so a large request is not
+// starved by small ones.
 type budget struct {
 	size int64
 	sem  *semaphore.Weighted
@@ -37,20 +40,68 @@ func (b *budget) giveBack(n int64) {
 	}
 }
 
-// slab is the memory that the records of one record batch share. Its bytes go
-// back to the budget with the last of them, because until then none is freed.
+// share is one partition's part of the budget. A partition that is not
+// committed fills its share and leaves the others theirs.
+type share struct {
+	budget *budget
+	limit  int64
+
+	mu    sync.Mutex
+	held  int64
+	freed chan struct{} // closed and replaced when there is room again
+}
+
+func newShare(b *budget, limit int64) *share {
+	return &share{budget: b, limit: limit, freed: make(chan struct{})}
+}
+
+// room waits until less than the limit is held: one more batch may come.
+func (s *share) room(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		ok, freed := s.held < s.limit, s.freed
+		s.mu.Unlock()
+		if ok {
+			return ctx.Err()
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// slab charges what was taken of the budget to the share, until that many
+// records are released.
+func (s *share) slab(taken int64, records int) *slab {
+	s.mu.Lock()
+	s.held += taken
+	s.mu.Unlock()
+	b := &slab{share: s, bytes: taken, released: make([]atomic.Bool, records)}
+	b.left.Store(int64(records))
+	return b
+}
+
+func (s *share) giveBack(n int64) {
+	s.budget.giveBack(n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	full := s.held >= s.limit
+	s.held -= n
+	if full && s.held < s.limit {
+		close(s.freed)
+		s.freed = make(chan struct{})
+	}
+}
+
+// slab is the memory that the records of one call of Handle share. Its bytes
+// go back to the budget with the last of them, because until then none is freed.
 type slab struct {
-	budget   *budget
+	share    *share
 	bytes    int64
 	left     atomic.Int64
 	released []atomic.Bool
-	freed    func() // hears of the end; nil: nobody does
-}
-
-func newSlab(b *budget, taken int64, records int) *slab {
-	s := &slab{budget: b, bytes: taken, released: make([]atomic.Bool, records)}
-	s.left.Store(int64(records))
-	return s
 }
 
 func (s *slab) release(index int) {
@@ -58,9 +109,6 @@ func (s *slab) release(index int) {
 		return
 	}
 	if s.left.Add(-1) == 0 {
-		s.budget.giveBack(s.bytes)
-		if s.freed != nil {
-			s.freed()
-		}
+		s.share.giveBack(s.bytes)
 	}
 }

@@ -30,6 +30,9 @@ const (
 // errNoTopic says that the cluster doesn't know the topic.
 var errNoTopic = errors.New("unknown topic")
 
+// errNoAnswer says that a broker did not answer in time.
+var errNoAnswer = errors.New("no answer")
+
 // cluster asks brokers about one topic, each question with a deadline.
 type cluster struct {
 	transport kafka.RoundTripper
@@ -80,7 +83,7 @@ const correlation = 1
 
 func (c *cluster) ask(ctx context.Context, e *exchange, wait time.Duration) (protocol.Message, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout+wait,
-		fmt.Errorf("no answer to %s within %s", e.ApiKey(), c.timeout+wait))
+		fmt.Errorf("%w to %s within %s", errNoAnswer, e.ApiKey(), c.timeout+wait))
 	defer cancel()
 	e.clientID = c.clientID
 	m, err := c.transport.RoundTrip(ctx, c.addr, e)

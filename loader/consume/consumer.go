@@ -1,10 +1,14 @@
 package consume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,21 +36,22 @@ type Config struct {
 	Handler Handler
 	// SessionTimeout is how long the brokers wait for a silent member. Defaults to 6 s.
 	SessionTimeout time.Duration
-	// ReadAhead bounds the decompressed bytes that are handed over and not yet released. Defaults to 32 MiB.
+	// ReadAhead bounds the memory, in bytes, of records that were handed over
+	// and not yet released. Defaults to 32 MiB.
 	ReadAhead int64
 	// MaxBatchBytes bounds a record batch, compressed and decompressed; larger
-	// ones are refused. Defaults to 64 MiB.
+	// ones are refused. Defaults to 32 MiB.
 	MaxBatchBytes int64
 	// FetchBytes is how much a broker is asked for at a time, compressed. Defaults to 2 MiB.
-	FetchBytes int
+	FetchBytes int32
 	// RequestTimeout bounds one request, the broker's own wait not counted. Defaults to 10 s.
 	RequestTimeout time.Duration
 	// MetadataEvery is how often the topic's layout is looked at. Defaults to 3 s.
 	MetadataEvery time.Duration
-	// StallAfter is how long brokers may leave every request unanswered before
-	// the session starts anew. Defaults to 60 s.
+	// StallAfter is how long a broker may have something and not send it before
+	// the session starts anew on fresh connections. Defaults to 60 s.
 	StallAfter time.Duration
-	// DrainTimeout bounds the wait for commits in flight when partitions are given up. Defaults to 8 s.
+	// DrainTimeout bounds the wait for commits in flight when partitions are given up. Defaults to 7 s.
 	DrainTimeout time.Duration
 	// Logger takes what a person should know. Defaults to none.
 	Logger *slog.Logger
@@ -60,12 +65,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	def(&c.SessionTimeout, 6*time.Second)
 	def(&c.ReadAhead, 32<<20)
-	def(&c.MaxBatchBytes, 64<<20)
+	def(&c.MaxBatchBytes, 32<<20)
 	def(&c.FetchBytes, 2<<20)
 	def(&c.RequestTimeout, 10*time.Second)
 	def(&c.MetadataEvery, 3*time.Second)
 	def(&c.StallAfter, time.Minute)
-	def(&c.DrainTimeout, 8*time.Second)
+	def(&c.DrainTimeout, 7*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -85,17 +90,41 @@ func def[T comparable](p *T, value T) {
 
 // Consumer is one member of a consumer group on one topic.
 type Consumer struct {
-	config  Config
-	cluster *cluster
-	budget  *budget
-	large   chan struct{} // see inflater
-	metrics *metrics
+	config    Config
+	cluster   *cluster
+	budget    *budget
+	inflaters *inflaters
+	examining chan struct{} // held by whoever examines a log
+	balancer  *balancer
+	metrics   *metrics
 
-	mu      sync.Mutex
-	session *session         // nil between generations
-	hints   map[int]int64    // positions that the group has not been told yet
-	trouble map[string]error // why nothing is read, by what has the trouble
+	mu       sync.Mutex
+	session  *session          // nil between generations
+	hints    map[int]int64     // positions that the group has not been told yet
+	troubles map[trouble]error // why something is not read
 }
+
+// trouble is what does not work, with the number of the partition or broker
+// where it has one.
+type trouble struct {
+	what   troubled
+	number int32
+}
+
+// troubled is a kind of trouble, in the order in which it is told.
+type troubled uint8
+
+const (
+	atStart    troubled = iota // Kafka can't be asked what has to be known first
+	membership                 // the group was not joined
+	layout                     // the topic's leaders are not known
+	aBroker                    // it does not answer
+	aPartition                 // it can't be read
+	aStall                     // it is not sent
+)
+
+// examinations is how many logs are examined at the same time.
+const examinations = 4
 
 // New builds a Consumer; Run makes it work.
 func New(config Config) (*Consumer, error) {
@@ -106,13 +135,18 @@ func New(config Config) (*Consumer, error) {
 	c := &Consumer{
 		config: config,
 		cluster: &cluster{
-			transport: config.Conn.Transport(), addr: config.Conn.Addr(), clientID: "tallyman",
+			transport: config.Conn.Transport(), addr: config.Conn.Addr(), clientID: config.Conn.Dialer().ClientID,
 			topic: config.Topic, timeout: config.RequestTimeout, maxBatch: config.MaxBatchBytes,
 		},
-		budget:  newBudget(config.ReadAhead),
-		large:   make(chan struct{}, 1),
-		hints:   map[int]int64{},
-		trouble: map[string]error{"group": errors.New("not a member of the consumer group yet")},
+		budget:    newBudget(config.ReadAhead),
+		examining: make(chan struct{}, examinations),
+		balancer:  &balancer{},
+		hints:     map[int]int64{},
+		troubles:  map[trouble]error{},
+	}
+	c.setSession(nil)
+	if c.inflaters, err = newInflaters(min(runtime.GOMAXPROCS(0), 4), config.MaxBatchBytes, c.budget); err != nil {
+		return nil, err
 	}
 	if c.metrics, err = newMetrics(config.Registerer, c); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -134,7 +168,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return fmt.Errorf("consumer group %s: %w", c.config.Group, err)
 	}
 	err = c.generations(ctx, group)
-	c.leave(group)
+	if !c.leave(group) {
+		c.config.Logger.Warn("left the consumer group without its coordinator's word", "group", c.config.Group)
+	}
 	return err
 }
 
@@ -144,7 +180,7 @@ func (c *Consumer) groupConfig() kafka.ConsumerGroupConfig {
 		Brokers:           c.config.Conn.Brokers(),
 		Dialer:            c.config.Conn.Dialer(),
 		Topics:            []string{c.config.Topic},
-		GroupBalancers:    []kafka.GroupBalancer{kafka.RangeGroupBalancer{}},
+		GroupBalancers:    []kafka.GroupBalancer{c.balancer},
 		HeartbeatInterval: c.config.SessionTimeout / 4,
 		SessionTimeout:    c.config.SessionTimeout,
 		RebalanceTimeout:  c.config.DrainTimeout + 7*time.Second,
@@ -161,12 +197,12 @@ func (c *Consumer) generations(ctx context.Context, group *kafka.ConsumerGroup) 
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			c.note("group", fmt.Errorf("join consumer group %s: %w", c.config.Group, err))
+			c.note(trouble{what: membership}, fmt.Errorf("join consumer group %s: %w", c.config.Group, err))
 			c.config.Logger.Info("consumer group is not ready; trying again", "group", c.config.Group, "cause", err)
 			continue
 		}
 		s := newSession(c, gen)
-		gen.Start(func(ended context.Context) { s.run(ctx, ended) })
+		gen.Start(s.run)
 		select {
 		case <-s.done:
 		case <-ctx.Done():
@@ -182,19 +218,21 @@ func (c *Consumer) generations(ctx context.Context, group *kafka.ConsumerGroup) 
 // that ends with the process.
 const leaveLimit = 2 * time.Second
 
-// leave leaves the group, which waits for the session's end.
-func (c *Consumer) leave(group *kafka.ConsumerGroup) {
+// leave leaves the group, which waits for the session's end. It returns false
+// if that took too long.
+func (c *Consumer) leave(group *kafka.ConsumerGroup) bool {
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
 		_ = group.Close() // tells what Next would have told
 	}()
-	timer := time.NewTimer(c.config.DrainTimeout + leaveLimit)
+	timer := time.NewTimer(c.config.DrainTimeout + lastWait + leaveLimit)
 	defer timer.Stop()
 	select {
 	case <-left:
+		return true
 	case <-timer.C:
-		c.config.Logger.Warn("left the consumer group without its coordinator's word", "group", c.config.Group)
+		return false
 	}
 }
 
@@ -205,11 +243,11 @@ func (c *Consumer) prepare(ctx context.Context) error {
 		err := c.check(ctx)
 		var missing *kafkaconn.MissingAPIError
 		if err == nil || ctx.Err() != nil || errors.As(err, &missing) || errors.Is(err, errUnfit) {
-			c.note("brokers", nil)
+			c.note(trouble{what: atStart}, nil)
 			return err
 		}
 		pause := wait.NextBackOff()
-		c.note("brokers", err)
+		c.note(trouble{what: atStart}, err)
 		c.config.Logger.Warn("Kafka is not there; waiting", "cause", err, "pause", pause)
 		if !sleep(ctx, pause) {
 			return ctx.Err()
@@ -255,35 +293,37 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// note keeps why something does not work, or that it does.
-func (c *Consumer) note(what string, err error) {
+// note keeps why something does not work; nil: it does.
+func (c *Consumer) note(what trouble, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {
-		delete(c.trouble, what)
+		delete(c.troubles, what)
 	} else {
-		c.trouble[what] = err
+		c.troubles[what] = err
 	}
 }
 
-// Healthy returns nil, or why this member reads nothing.
+// Healthy returns nil, or why this member does not read something that it
+// should: it has not joined the group, a broker or the warehouse's positions
+// are away, the topic is missing, or a partition makes no progress.
 func (c *Consumer) Healthy() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
-	for _, err := range c.trouble {
-		errs = append(errs, err)
+	for _, what := range slices.SortedFunc(maps.Keys(c.troubles), func(a, b trouble) int {
+		return cmp.Or(cmp.Compare(a.what, b.what), cmp.Compare(a.number, b.number))
+	}) {
+		errs = append(errs, c.troubles[what])
 	}
 	return errors.Join(errs...)
 }
 
-// Reset has the positions of partitions read again; until their next Begin
-// nothing more is handed over of them. It does not block.
+// Reset has the positions of partitions read again; what is handed over of them
+// before their next Begin is out of date. It does not block.
 func (c *Consumer) Reset(partitions []int32) {
 	if s := c.current(); s != nil {
-		for _, number := range partitions {
-			s.reopen(number, "the position moved elsewhere")
-		}
+		s.reset(partitions)
 	}
 }
 
@@ -299,7 +339,7 @@ func (c *Consumer) Committed(partition int32, next int64) {
 // false if this member does not read the partition.
 func (c *Consumer) HighWater(partition int32) (int64, bool) {
 	if s := c.current(); s != nil {
-		if f := s.flow(partition); f != nil {
+		if f := s.flows[partition]; f != nil {
 			high := f.high.Load()
 			return high, high >= 0
 		}
@@ -313,16 +353,19 @@ func (c *Consumer) current() *session {
 	return c.session
 }
 
+// setSession notes which partitions are owned; nil: none.
 func (c *Consumer) setSession(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.session = s
-	if s != nil {
-		clear(c.hints)
-		delete(c.trouble, "group")
-	} else {
-		c.trouble = map[string]error{"group": errors.New("not a member of the consumer group")}
+	if s == nil {
+		// What is missing without a session is the session, and an old stall.
+		maps.DeleteFunc(c.troubles, func(t trouble, _ error) bool { return t.what != aStall && t.what != layout })
+		c.troubles[trouble{what: membership}] = fmt.Errorf("not a member of consumer group %s", c.config.Group)
+		return
 	}
+	delete(c.troubles, trouble{what: membership})
+	maps.DeleteFunc(c.troubles, func(t trouble, _ error) bool { return t.what == aStall && s.flows[t.number] == nil })
 }
 
 // takeHints returns what the group has not been told yet.
@@ -332,4 +375,15 @@ func (c *Consumer) takeHints() map[int]int64 {
 	hints := c.hints
 	c.hints = map[int]int64{}
 	return hints
+}
+
+// returnHints takes back what the group could not be told.
+func (c *Consumer) returnHints(hints map[int]int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for number, next := range hints {
+		if _, ok := c.hints[number]; !ok {
+			c.hints[number] = next
+		}
+	}
 }

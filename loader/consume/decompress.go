@@ -2,6 +2,7 @@ package consume
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,78 +13,128 @@ import (
 	"github.com/segmentio/kafka-go/compress"
 )
 
-// scratchSize is the memory that a flow keeps to decompress into. What needs
-// more gets memory of its own, one such batch at a time in the whole process
-// of a consumer.
-const scratchSize = 4 << 20
+// scratchSize is the memory that an inflater keeps to decompress into. What
+// needs more gets memory of its own, one such batch at a time.
+const scratchSize = 2 << 20
 
 // errTooLarge is the error for content over the limit.
 var errTooLarge = errors.New("over the limit when decompressed")
 
-// inflater decompresses record batches, none beyond a limit.
-type inflater struct {
-	limit   int64
-	large   chan struct{} // held by whoever decompresses beyond the scratch
-	scratch []byte
-	small   *zstd.Decoder
+// inflaters are shared by everybody who decompresses: as many as can work at
+// the same time, so that their memory does not grow with the partitions.
+type inflaters struct {
+	limit  int64
+	budget *budget
+	idle   chan *inflater
+	large  chan struct{} // held by whoever decompresses beyond the scratch
 }
 
-func newInflater(limit int64, large chan struct{}) (*inflater, error) {
-	d, err := zstdDecoder()
-	if err != nil {
-		return nil, err
+func newInflaters(n int, limit int64, b *budget) (*inflaters, error) {
+	s := &inflaters{limit: limit, budget: b, idle: make(chan *inflater, n), large: make(chan struct{}, 1)}
+	for range n {
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, fmt.Errorf("make zstd decoder: %w", err)
+		}
+		s.idle <- &inflater{zstd: d}
 	}
-	return &inflater{limit: limit, large: large, small: d}, nil
+	return s, nil
 }
 
-// zstdDecoder returns a decoder that fills what memory it is given and takes no more.
-func zstdDecoder() (*zstd.Decoder, error) {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
-	if err != nil {
-		return nil, fmt.Errorf("make zstd decoder: %w", err)
-	}
-	return d, nil
+// inflated is what became of a record batch's records.
+type inflated struct {
+	data []byte
+	// taken is what was taken of the budget for data, which the caller gives
+	// back or passes on. Zero: data lies in memory that is valid only during the
+	// call, or that was there before.
+	taken int64
 }
 
-func (i *inflater) close() { i.small.Close() }
-
-// inflate returns the decompressed records of b: in the scratch, which the next
-// call overwrites, or in memory of their own (own is true). A panic of a
-// library is an error, because the bytes come from anybody.
-func (i *inflater) inflate(b *rawBatch) (data []byte, own bool, err error) {
+// inflate decompresses the records of b and has use look at them. Its error is
+// errTooLarge, an error that means the bytes, or that of ctx or of use.
+func (s *inflaters) inflate(ctx context.Context, b *rawBatch, use func(inflated) error) error {
 	if b.compression() == 0 {
-		return b.records, true, nil
+		return use(inflated{data: b.records})
 	}
+	var i *inflater
+	select {
+	case i = <-s.idle:
+		defer func() { s.idle <- i }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if i.scratch == nil {
+		i.scratch = make([]byte, 0, min(scratchSize, s.limit))
+	}
+	data, err := i.safely(i.scratch, b)
+	if err == nil {
+		return use(inflated{data: data})
+	}
+	if !errors.Is(err, errTooLarge) || s.limit <= scratchSize {
+		return err
+	}
+	big, err := s.inflateLarge(ctx, i, b)
+	if err != nil {
+		return err
+	}
+	return use(big)
+}
+
+// inflateLarge decompresses into memory of its own, which grows fourfold until
+// the content fits or the limit is reached, each time charged to the budget
+// before it is there.
+func (s *inflaters) inflateLarge(ctx context.Context, i *inflater, b *rawBatch) (inflated, error) {
+	select {
+	case s.large <- struct{}{}:
+		defer func() { <-s.large }()
+	case <-ctx.Done():
+		return inflated{}, ctx.Err()
+	}
+	for size := int64(scratchSize); size < s.limit; {
+		size = min(4*size, s.limit)
+		taken, err := s.budget.acquire(ctx, size)
+		if err != nil {
+			return inflated{}, err
+		}
+		data, err := i.safely(make([]byte, 0, size), b)
+		if err == nil {
+			if int64(len(data)) < size/2 {
+				data = bytes.Clone(data)
+			}
+			needed := min(taken, int64(cap(data)))
+			s.budget.giveBack(taken - needed)
+			return inflated{data: data, taken: needed}, nil
+		}
+		s.budget.giveBack(taken)
+		if !errors.Is(err, errTooLarge) {
+			return inflated{}, err
+		}
+	}
+	return inflated{}, errTooLarge
+}
+
+// inflater decompresses one record batch at a time.
+type inflater struct {
+	scratch []byte
+	zstd    *zstd.Decoder
+}
+
+// safely decompresses into dst's spare capacity. A panic of a library is an
+// error, because the bytes come from anybody.
+func (i *inflater) safely(dst []byte, b *rawBatch) (data []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			data, own, err = nil, false, fmt.Errorf("decompress: %v", p)
+			data, err = nil, fmt.Errorf("decompress: %v", p)
 		}
 	}()
-	if i.scratch == nil {
-		i.scratch = make([]byte, 0, min(scratchSize, i.limit))
-	}
-	data, err = i.into(i.scratch[:0], b)
-	if !errors.Is(err, errTooLarge) || i.limit <= scratchSize {
-		return data, false, err
-	}
-	i.large <- struct{}{}
-	defer func() { <-i.large }()
-	// Memory fresh from the system is not touched before it is written.
-	data, err = i.into(make([]byte, 0, i.limit), b)
-	if err != nil {
-		return nil, false, err
-	}
-	if int64(len(data)) < i.limit/2 {
-		data = bytes.Clone(data)
-	}
-	return data, true, nil
+	return i.into(dst, b)
 }
 
 // into decompresses into dst's spare capacity, and into nothing else.
 func (i *inflater) into(dst []byte, b *rawBatch) ([]byte, error) {
 	switch compress.Compression(b.compression()) {
 	case compress.Zstd:
-		out, err := i.small.DecodeAll(b.records, dst)
+		out, err := i.zstd.DecodeAll(b.records, dst)
 		if errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded) {
 			return nil, errTooLarge
 		}

@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,350 +9,225 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-
-	"tallyman/schema/batch"
-	"tallyman/sink"
 )
 
-// How long a broker may wait for something to arrive; shorter while a partition
-// of it has no room, so that it is asked for soon after it has.
+// How long a broker may wait for something to arrive. While a partition can't
+// take more the wait is short at first, so that it is asked for soon after.
 const (
 	longWait  = 500 * time.Millisecond
 	shortWait = 20 * time.Millisecond
 )
 
+// leastFetch is what a broker is asked for where more does not arrive in time.
+const leastFetch = 64 << 10
+
 // fetcher reads from one broker.
 type fetcher struct {
-	session  *session
-	broker   int32
-	inflater *inflater
-	decoder  decoder
-	turn     int // which partition is asked for first, in turn
+	session *session
+	broker  int32
+	bytes   int32         // asked for at a time
+	wait    time.Duration // for something to arrive
+	served  map[int32]int // when each partition last had something, in turns
+	turn    int
 }
 
-// fetchFrom is a fetcher's life.
+// fetchFrom is a fetcher's work until the session ends.
 func (s *session) fetchFrom(broker int32) {
-	inflater, err := newInflater(s.consumer.config.MaxBatchBytes, s.consumer.large)
-	if err != nil {
-		s.end(err)
-		return
-	}
-	defer inflater.close()
-	f := &fetcher{session: s, broker: broker, inflater: inflater}
-	wait := newBackOff()
-	answered := time.Now()
-	what := fmt.Sprintf("broker %d", broker)
+	f := &fetcher{session: s, broker: broker, bytes: s.consumer.config.FetchBytes, wait: shortWait, served: map[int32]int{}}
+	pause := newBackOff()
+	what := trouble{aBroker, broker}
 	for s.ctx.Err() == nil {
-		q, flows := f.query()
-		if len(flows) == 0 {
+		q, asked := f.query()
+		if len(asked) == 0 {
 			f.idle()
-			answered = time.Now() // nothing was asked, so nobody is silent
 			continue
 		}
 		a, err := s.consumer.cluster.fetch(s.ctx, q)
 		if s.ctx.Err() != nil {
 			return
 		}
-		if err != nil {
-			s.consumer.metrics.failures.WithLabelValues("request").Inc()
-			pause := wait.NextBackOff()
-			s.consumer.note(what, fmt.Errorf("broker %d: %w", broker, err))
-			s.consumer.config.Logger.Warn("fetch failed; trying again", "broker", broker, "cause", err, "pause", pause)
-			if time.Since(answered) > s.consumer.config.StallAfter {
-				s.consumer.config.Logger.Warn("the broker answers nothing; starting anew on fresh connections", "broker", broker)
-				s.consumer.config.Conn.Close()
-				s.end(errSessionOver)
-			}
-			sleep(s.ctx, pause)
+		if err == nil {
+			pause.Reset()
+			s.consumer.note(what, nil)
+			f.share(a, asked)
 			continue
 		}
-		wait.Reset()
-		s.consumer.note(what, nil)
-		sound := true
-		for i := range a.partitions {
-			p := &a.partitions[i]
-			if fl := flows[p.partition]; fl != nil {
-				sound = f.take(fl, p) && sound
-			}
-		}
-		if !sound {
-			sleep(s.ctx, shortWait)
-		}
-		answered = time.Now()
+		f.failed(err, asked)
+		s.consumer.note(what, fmt.Errorf("broker %d: %w", broker, err))
+		sleep(s.ctx, pause.NextBackOff())
 	}
 }
 
-// query asks for every partition that this broker leads and that has room.
-func (f *fetcher) query() (query, map[int32]*flow) {
-	s := f.session
-	q := query{broker: f.broker, isolation: readCommitted, wait: longWait, maxBytes: int32(s.consumer.config.FetchBytes)}
-	flows := map[int32]*flow{}
+// request is the state of a flow that a query was made from.
+type request struct {
+	flow *flow
+	life uint64
+}
+
+// query asks for every partition that this broker leads and that can take
+// more, those first that had nothing for longest: of a batch larger than what
+// is asked for, a broker sends the first one only.
+func (f *fetcher) query() (query, map[int32]request) {
 	f.turn++
-	for i := range s.numbers {
-		number := s.numbers[(i+f.turn)%len(s.numbers)]
-		fl := s.flow(number)
-		if fl == nil || s.leaderOf(number).broker != f.broker {
-			continue
+	q := query{broker: f.broker, isolation: readCommitted, wait: longWait, maxBytes: f.bytes}
+	asked := map[int32]request{}
+	for number, flow := range f.session.flows {
+		next, life, state := flow.wants(f.broker)
+		switch state {
+		case wantsMore:
+			asked[number] = request{flow, life}
+			q.wants = append(q.wants, want{partition: number, offset: next, maxBytes: min(f.bytes, f.session.fetchBytes)})
+		case wantsLater:
+			q.wait = f.wait
 		}
-		next, ok := fl.position()
-		if !ok {
-			continue
-		}
-		if fl.held.Load() >= s.quota {
-			q.wait = shortWait
-			continue
-		}
-		flows[number] = fl
-		q.wants = append(q.wants, want{partition: number, offset: next, maxBytes: q.maxBytes})
 	}
-	return q, flows
-}
-
-// position returns the offset to fetch; false: not now.
-func (f *flow) position() (int64, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.next, f.opened && !f.closed
+	slices.SortFunc(q.wants, func(a, b want) int {
+		return cmp.Or(cmp.Compare(f.served[a.partition], f.served[b.partition]), cmp.Compare(a.partition, b.partition))
+	})
+	return q, asked
 }
 
 // idle waits until something changes.
 func (f *fetcher) idle() {
-	s := f.session
-	s.mu.Lock()
-	changed := s.changed
-	s.mu.Unlock()
 	timer := time.NewTimer(longWait)
 	defer timer.Stop()
 	select {
-	case <-changed:
+	case <-f.session.woken(f.broker):
 	case <-timer.C:
-	case <-s.ctx.Done():
+	case <-f.session.ctx.Done():
 	}
 }
 
-// take deals with what an answer says of one partition. It returns false if
-// that is not worth asking again at once.
-func (f *fetcher) take(fl *flow, p *fetched) bool {
-	s := f.session
-	switch code := kafka.Error(p.code); code {
-	case 0:
-	case kafka.OffsetOutOfRange, kafka.UnknownTopicOrPartition:
-		s.reopen(p.partition, code.Title())
-		return false
-	default: // mostly a leader that moved: the next look at the layout finds it
-		s.consumer.metrics.failures.WithLabelValues(strings.ToLower(strings.ReplaceAll(code.Title(), " ", "_"))).Inc()
-		s.consumer.config.Logger.Info("partition can't be read now", "partition", p.partition, "cause", code)
-		return false
-	}
-	if p.highWater >= 0 {
-		fl.high.Store(p.highWater)
-	}
-	aborts := newAborts(p.transactions)
-	for i := range p.batches {
-		b := &p.batches[i]
-		ok, err := f.batch(fl, p, b, aborts)
-		if err != nil || !ok {
-			return false
+// share gives every flow its part of an answer.
+func (f *fetcher) share(a *answer, asked map[int32]request) {
+	something := false
+	for i := range a.partitions {
+		p := &a.partitions[i]
+		r := asked[p.partition]
+		if len(p.batches) > 0 {
+			something = true
+			f.served[p.partition] = f.turn
+		}
+		if cause := r.flow.bring(r.life, p); cause != "" {
+			f.session.consumer.metrics.failures.WithLabelValues(cause).Inc()
 		}
 	}
-	return true
+	f.wait = min(2*f.wait, longWait)
+	if something {
+		f.wait = shortWait
+		f.bytes = min(2*f.bytes, f.session.consumer.config.FetchBytes)
+	}
 }
 
-// batch hands over one batch. ok is false if what follows it must not be
-// believed; the error is that of a session that ends.
-func (f *fetcher) batch(fl *flow, p *fetched, b *rawBatch, aborts *aborts) (ok bool, err error) {
-	next, open := fl.position()
-	switch {
-	case !open:
-		return false, nil
-	case b.fault == badCRC || b.fault == badMagic || b.fault == cutShort:
-		f.damaged(fl, b, next)
-		return false, nil
-	case b.last < next:
-		return true, nil // before the position: a broker may send whole batches
-	case !fl.believes(hearsay{next, b.base, b.last}):
-		return false, nil
-	}
-	records, taken, err := f.records(fl, b, aborts)
-	if err != nil {
-		return false, err
-	}
-	records = slices.DeleteFunc(records, func(r Record) bool { return r.Next <= next })
-	if len(records) == 0 {
-		records = []Record{{Message: sink.Message{Partition: fl.partition}, Skip: true, Next: b.last + 1}}
-	}
-	var slab *slab
-	if taken > 0 {
-		slab = fl.slab(f.session.consumer.budget, taken, len(records))
-	}
-	for i := range records {
-		r := &records[i]
-		r.LogStart, r.HighWater = p.logStart, p.highWater
-		r.slab, r.index = slab, i
-	}
-	return true, fl.handOver(f.session, records, b.last+1)
-}
-
-// damaged counts a batch that was hurt on its way. It is asked for again and
-// never passed; after a while a person is told.
-func (f *fetcher) damaged(fl *flow, b *rawBatch, next int64) {
+// failed deals with a fetch that was not answered. Whatever interrupts reading
+// leaves room for another log under the same name, so the logs are examined.
+func (f *fetcher) failed(err error, asked map[int32]request) {
 	c := f.session.consumer
-	if b.fault == cutShort && b.base > next {
-		return // how a full answer ends
+	c.metrics.failures.WithLabelValues("request").Inc()
+	c.config.Logger.Warn("fetch failed; trying again", "broker", f.broker, "cause", err)
+	if errors.Is(err, errNoAnswer) {
+		f.bytes = max(f.bytes/2, leastFetch)
 	}
-	fl.mu.Lock()
-	fl.faults++
-	faults := fl.faults
-	fl.mu.Unlock()
-	c.metrics.failures.WithLabelValues("damaged").Inc()
-	if faults%10 == 1 {
-		c.config.Logger.Warn("a record batch came damaged; asking again", "topic", fl.partition.Topic,
-			"partition", fl.partition.Number, "offset", next, "times", faults)
+	for _, r := range asked {
+		r.flow.restart(&doubt{"the connection to its leader failed"})
 	}
-	const worrying = 10
-	if faults >= worrying {
-		c.note(fmt.Sprintf("partition %d", fl.partition.Number), fmt.Errorf(
-			"partition %d of %s: the record batch at offset %d comes damaged every time", fl.partition.Number, fl.partition.Topic, next))
-	}
+	f.session.lookAround()
 }
 
-// believes says whether a batch's offsets may move the position: they follow on
-// it, or were told once before. No checksum covers them.
-func (f *flow) believes(h hearsay) bool {
+// wanting is whether a flow should be fetched.
+type wanting uint8
+
+const (
+	wantsNothing wanting = iota
+	wantsMore
+	wantsLater // it can't take more now
+)
+
+// wants returns the offset to fetch from a broker.
+func (f *flow) wants(broker int32) (next int64, life uint64, w wanting) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if h.base == h.next || f.told == h {
-		return true
+	switch {
+	case !f.open || f.lead.broker != broker:
+		return 0, 0, wantsNothing
+	case f.full || time.Now().Before(f.not):
+		return 0, 0, wantsLater
 	}
-	f.told = h
-	return false
+	return f.next, f.life, wantsMore
 }
 
-// handOver gives records to the handler, unless the flow was closed.
-func (f *flow) handOver(s *session, records []Record, next int64) error {
+// bring takes a partition's part of an answer that was asked for in a life. It
+// returns what failed, as a label; empty: nothing.
+func (f *flow) bring(life uint64, p *fetched) (cause string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		for i := range records {
-			records[i].Release()
-		}
-		return errFlowClosed
+	if !f.open || f.life != life {
+		return ""
 	}
-	if f.faults > 0 {
-		f.faults = 0
-		s.consumer.note(fmt.Sprintf("partition %d", f.partition.Number), nil)
+	if code := kafka.Error(p.code); code != 0 {
+		f.session.lookAround()
+		f.end(&doubt{fmt.Sprintf("its leader answers %v", code)})
+		return strings.ToLower(strings.ReplaceAll(code.Title(), " ", "_"))
 	}
-	f.next = next
-	return s.consumer.config.Handler.Handle(s.ctx, f.partition.Number, records)
-}
-
-var errFlowClosed = errors.New("the flow was closed")
-
-// slab accounts for the memory of a batch's records, for the partition too.
-func (f *flow) slab(b *budget, taken int64, records int) *slab {
-	f.held.Add(taken)
-	s := newSlab(b, taken, records)
-	s.freed = func() {
-		before := f.held.Add(-taken) + taken
-		if before >= f.session.quota {
-			f.session.released()
-		}
+	f.hear(p)
+	steps, heard, err := vet(p, f.next, f.told)
+	f.told = heard
+	if err != nil && len(steps) == 0 {
+		f.damaged(err)
+		return "damaged"
 	}
-	return s
-}
-
-// records turns a batch into records, and returns the bytes that they took of
-// the budget.
-func (f *fetcher) records(fl *flow, b *rawBatch, aborts *aborts) ([]Record, int64, error) {
-	whole := Record{Message: sink.Message{Partition: fl.partition, Offset: b.base, Timestamp: time.UnixMilli(b.maxTime).UTC()}, Next: b.last + 1}
-	refused := func(reason batch.Reason, detail string) ([]Record, int64, error) {
-		whole.Refused = &batch.Refusal{Reason: reason, Detail: detail}
-		return []Record{whole}, 0, nil
+	if err == nil {
+		f.sound()
 	}
-	switch b.fault {
-	case tooLarge:
-		return refused(batch.TooLarge, fmt.Sprintf("a record batch of %d bytes, the limit is %d", b.bytes, f.inflater.limit))
-	case oldFormat:
-		return refused(batch.Unreadable, "a message in a format from before Kafka 0.11, which has no headers")
-	case malformed:
-		return refused(batch.Unreadable, "the header of the record batch contradicts itself")
-	}
-	if b.control() {
-		aborts.control(b)
-		return nil, 0, nil
-	}
-	if b.count == 0 || aborts.drops(b) {
-		return nil, 0, nil
-	}
-	data, own, err := f.inflater.inflate(b)
-	if errors.Is(err, errTooLarge) {
-		return refused(batch.TooLarge, fmt.Sprintf("a record batch that decompresses to more than %d bytes", f.inflater.limit))
+	if len(steps) > 0 {
+		f.consumer.note(trouble{aStall, f.partition.Number}, nil)
+		f.next = steps[len(steps)-1].last + 1
+		f.full = true
+		f.ready <- &catch{steps: steps, logStart: f.starts[1], high: p.highWater}
 	}
 	if err != nil {
-		return refused(batch.Unreadable, fmt.Sprintf("the record batch does not decompress: %v", err))
+		return "damaged"
 	}
-	taken, err := f.session.consumer.budget.acquire(f.session.ctx, int64(len(data)))
-	if err != nil {
-		return nil, 0, err
-	}
-	if !own {
-		data = slices.Clone(data)
-	}
-	f.decoder.partition = fl.partition
-	messages, err := f.decoder.decode(b, data)
-	if err != nil {
-		f.session.consumer.budget.giveBack(taken)
-		return refused(batch.Unreadable, err.Error())
-	}
-	records := make([]Record, len(messages))
-	for i := range messages {
-		records[i] = Record{Message: messages[i], Next: messages[i].Offset + 1}
-	}
-	if len(records) > 0 {
-		records[len(records)-1].Next = b.last + 1
-		return records, taken, nil
-	}
-	f.session.consumer.budget.giveBack(taken)
-	return nil, 0, nil
+	return ""
 }
 
-// aborts knows, while the batches of one answer are passed in order, which
-// producers are in the middle of a transaction that was aborted.
-type aborts struct {
-	coming []aborted // by first offset
-	active map[int64]bool
-}
-
-func newAborts(transactions []aborted) *aborts {
-	slices.SortFunc(transactions, func(a, b aborted) int {
-		switch {
-		case a.first < b.first:
-			return -1
-		case a.first > b.first:
-			return 1
-		}
-		return 0
-	})
-	return &aborts{coming: transactions, active: map[int64]bool{}}
-}
-
-// drops says that the batch belongs to an aborted transaction.
-func (a *aborts) drops(b *rawBatch) bool {
-	a.reach(b)
-	return b.transactional() && a.active[b.producer]
-}
-
-// control takes note of a control batch: it ends its producer's transaction.
-func (a *aborts) control(b *rawBatch) {
-	a.reach(b)
-	if controlAbort(b.records) {
-		delete(a.active, b.producer)
+// hear takes note of what an answer says about the log. No checksum covers
+// it: of what positions are told, it counts when it was said twice. The caller
+// holds mu.
+func (f *flow) hear(p *fetched) {
+	f.high.Store(p.highWater)
+	f.stable = p.lastStable
+	if p.logStart == f.starts[0] {
+		f.starts[1] = p.logStart
+	}
+	f.starts[0] = p.logStart
+	if p.highWater >= f.next {
+		f.behind = 0
+	} else if f.behind++; f.behind > 1 {
+		f.end(&doubt{"its log ends before the position"})
 	}
 }
 
-func (a *aborts) reach(b *rawBatch) {
-	for len(a.coming) > 0 && a.coming[0].first <= b.last {
-		a.active[a.coming[0].producer] = true
-		a.coming = a.coming[1:]
+// damaged counts an answer that was hurt on its way, or on the broker's disk.
+// It is asked for again and never passed; after a while a person is told. The
+// caller holds mu.
+func (f *flow) damaged(err error) {
+	if f.damage == nil {
+		f.damage = newBackOff()
+		f.consumer.config.Logger.Warn("damaged answer; asking again",
+			"topic", f.partition.Topic, "partition", f.partition.Number, "cause", err)
+	} else {
+		f.unwell = true
+		f.consumer.note(f.trouble(), fmt.Errorf("partition %d of %s: %w, again and again", f.partition.Number, f.partition.Topic, err))
+	}
+	f.not = time.Now().Add(f.damage.NextBackOff())
+}
+
+// sound notes that the partition can be read. The caller holds mu.
+func (f *flow) sound() {
+	f.damage = nil
+	if f.unwell {
+		f.unwell = false
+		f.consumer.note(f.trouble(), nil)
 	}
 }

@@ -8,267 +8,303 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	"github.com/cenkalti/backoff/v5"
 
+	"tallyman/schema/batch"
 	"tallyman/sink"
 )
 
-// flow is one partition from one reading of its position to the next.
+// flow is one partition during a session. Its goroutine lives one life after
+// another: each begins with reading the position and ends with a doubt.
 type flow struct {
 	session   *session
+	consumer  *Consumer
 	partition sink.Partition
+	share     *share
+	reader    reader       // whose names outlive a life
 	high      atomic.Int64 // the high watermark; -1: not known yet
-	held      atomic.Int64 // bytes that the handler has not released
 
-	mu     sync.Mutex // held while records are handed over: nothing comes after close
-	opened bool       // begun, and not closed
-	closed bool
+	mu   sync.Mutex
+	end  context.CancelCauseFunc // of the present life; nil between two
+	life uint64                  // counts them
+	flowing
+}
+
+// flowing is the state of a life that has begun, between its goroutine and the
+// fetcher. It is guarded by the flow's mu.
+type flowing struct {
+	open   bool
+	lead   leader
 	next   int64 // the offset to fetch
+	full   bool  // something was fetched that the goroutine has not taken
+	ready  chan *catch
 	told   hearsay
-	faults int // fetches in a row that brought nothing sound
+	starts [2]int64                    // the log's start as the last answer told it, and as two in a row did
+	stable int64                       // up to where there is something to read
+	behind int                         // answers in a row whose log ends before next
+	moved  time.Time                   // when anything was last read
+	damage *backoff.ExponentialBackOff // nil: none since
+	not    time.Time                   // before then nothing is fetched
+	unwell bool                        // the trouble of this partition was noted
 }
 
-// hearsay is what a fetch said that no checksum covers: it has to be said twice.
-type hearsay struct{ next, base, last int64 }
-
-func (f *flow) isOpen() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.opened && !f.closed
+// catch is what one answer brought for one partition.
+type catch struct {
+	steps    []step
+	logStart int64
+	high     int64
 }
 
-// close ends the flow. Once it returns, nothing more is handed over.
-func (f *flow) close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closed = true
-}
+// doubt ends a life for an ordinary reason.
+type doubt struct{ why string }
 
-// verdict is what an examination of a log found.
-type verdict struct {
-	act   act
-	start int64 // the log's start now
-}
+// Error implements error.
+func (d *doubt) Error() string { return d.why }
 
-type act uint8
+// errMisled is the error of a life that waiting can't help.
+type errMisled struct{ err error }
 
-const (
-	goOn    act = iota // the position belongs to this log
-	toStart            // the log begins after the position, or at it
-	rewind             // another log under the same name
-	unclear            // ask again
-)
+func (e *errMisled) Error() string { return e.err.Error() }
+func (e *errMisled) Unwrap() error { return e.err }
 
-// pauseBetween two examinations whose verdict moves a position.
-const pauseBetween = 200 * time.Millisecond
-
-// open reads the position, checks that the log is its log, and begins. It
-// returns when records may come, or when ctx ends or the flow is closed. The
-// error is one that waiting can't help.
-func (f *flow) open(ctx context.Context) error {
-	c := f.session.consumer
-	wait := newBackOff()
-	what := fmt.Sprintf("partition %d", f.partition.Number)
+// run lives until ctx ends. The error is one that waiting can't help.
+func (f *flow) run(ctx context.Context) error {
+	pause := newBackOff()
 	for {
-		done, err := f.tryOpen(ctx)
-		if done || ctx.Err() != nil {
-			c.note(what, nil)
+		progress, err := f.live(ctx)
+		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
-			var classed *sink.Error
-			if errors.As(err, &classed) && classed.Class != sink.Retryable && classed.Class != sink.Fenced && classed.Class != sink.TooSlow {
-				return err
-			}
-			c.note(what, err)
+		var fatal *errMisled
+		if errors.As(err, &fatal) {
+			return fatal.err
 		}
-		if !sleep(ctx, wait.NextBackOff()) {
-			return nil
-		}
-	}
-}
-
-// tryOpen is one attempt; done is false with or without an error to try again.
-func (f *flow) tryOpen(ctx context.Context) (done bool, err error) {
-	c := f.session.consumer
-	lead := f.session.leaderOf(f.partition.Number)
-	if lead.broker < 0 {
-		return false, fmt.Errorf("partition %d of %s has no leader", f.partition.Number, f.partition.Topic)
-	}
-	positions, err := c.config.Positions.Assign(ctx, c.config.Revision, []sink.Partition{f.partition})
-	if err != nil {
-		return false, err
-	}
-	position := positions[0]
-	v, err := f.examineTwice(ctx, lead.broker, position)
-	if err != nil || v.act == unclear {
-		return false, err
-	}
-	if v.act != goOn {
-		if position, err = f.move(ctx, position, v); err != nil {
-			return false, err
-		}
-	}
-	f.begin(position)
-	f.session.released()
-	return true, nil
-}
-
-// begin tells the handler where records start, unless the flow was closed.
-func (f *flow) begin(p sink.Position) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return
-	}
-	f.session.consumer.config.Handler.Begin(p)
-	f.next, f.opened = p.Next, true
-}
-
-// examineTwice examines the log, and again if that would move the position.
-func (f *flow) examineTwice(ctx context.Context, broker int32, p sink.Position) (verdict, error) {
-	first, err := f.examine(ctx, broker, p)
-	if err != nil || first.act == goOn || first.act == unclear {
-		return first, err
-	}
-	if !sleep(ctx, pauseBetween) {
-		return verdict{act: unclear}, ctx.Err()
-	}
-	second, err := f.examine(ctx, broker, p)
-	if err != nil {
-		return second, err
-	}
-	if first != second {
-		return verdict{act: unclear}, nil
-	}
-	return second, nil
-}
-
-// examine finds out whether the log is the one that the position belongs to.
-// Neither offsets nor leader epochs tell: a topic that was made again has both.
-func (f *flow) examine(ctx context.Context, broker int32, p sink.Position) (verdict, error) {
-	cluster := f.session.consumer.cluster
-	start, err := cluster.logStart(ctx, broker, p.Partition.Number)
-	if err != nil {
-		return verdict{}, err
-	}
-	switch {
-	case start > p.Next, start == p.Next && p.Anchor != nil:
-		return verdict{toStart, start}, nil
-	case start == p.Next, p.Anchor != nil && start > p.Anchor.Offset:
-		return verdict{goOn, start}, nil // nothing is left to compare with
-	case p.Anchor == nil && p.LogStart >= 0 && start < p.LogStart:
-		return verdict{rewind, start}, nil
-	case p.Anchor == nil:
-		return f.reach(ctx, broker, p, start)
-	}
-	return f.compare(ctx, broker, p, start)
-}
-
-// reach checks, where there is no anchor, that the log has the position at all.
-func (f *flow) reach(ctx context.Context, broker int32, p sink.Position, start int64) (verdict, error) {
-	found, err := f.look(ctx, broker, p.Next)
-	switch {
-	case err != nil:
-		return verdict{}, err
-	case kafka.Error(found.code) == kafka.OffsetOutOfRange:
-		return verdict{rewind, start}, nil
-	case found.code != 0:
-		return verdict{}, kafka.Error(found.code)
-	}
-	return verdict{goOn, start}, nil
-}
-
-// look fetches at one offset, whatever is there.
-func (f *flow) look(ctx context.Context, broker int32, offset int64) (fetched, error) {
-	c := f.session.consumer
-	a, err := c.cluster.fetch(ctx, query{
-		broker: broker, isolation: readUncommitted, wait: 100 * time.Millisecond, maxBytes: int32(c.config.FetchBytes),
-		wants: []want{{partition: f.partition.Number, offset: offset, maxBytes: int32(c.config.FetchBytes)}},
-	})
-	if err != nil {
-		return fetched{}, err
-	}
-	if len(a.partitions) != 1 {
-		return fetched{}, &errFrame{detail: "an answer without the partition"}
-	}
-	return a.partitions[0], nil
-}
-
-// compare reads the record at the anchor's offset and compares it.
-func (f *flow) compare(ctx context.Context, broker int32, p sink.Position, start int64) (verdict, error) {
-	found, err := f.look(ctx, broker, p.Anchor.Offset)
-	switch {
-	case err != nil:
-		return verdict{}, err
-	case kafka.Error(found.code) == kafka.OffsetOutOfRange:
-		return verdict{rewind, start}, nil
-	case found.code != 0:
-		return verdict{}, kafka.Error(found.code)
-	}
-	inflater, err := newInflater(f.session.consumer.config.MaxBatchBytes, f.session.consumer.large)
-	if err != nil {
-		return verdict{}, err
-	}
-	defer inflater.close()
-	for i := range found.batches {
-		b := &found.batches[i]
-		switch {
-		case b.fault == badCRC || b.fault == badMagic || b.fault == cutShort:
-			return verdict{unclear, start}, nil
-		case b.last < p.Anchor.Offset:
+		f.tell(err)
+		if progress {
+			pause.Reset()
 			continue
 		}
-		if b.base <= p.Anchor.Offset && f.same(inflater, b, p.Anchor) {
-			return verdict{goOn, start}, nil
-		}
-		return verdict{rewind, start}, nil
-	}
-	return verdict{unclear, start}, nil // an empty answer never means that the record is gone
-}
-
-// same says that a batch holds the anchor's record.
-func (f *flow) same(i *inflater, b *rawBatch, a *sink.Anchor) bool {
-	if b.fault != sound {
-		return false
-	}
-	data, _, err := i.inflate(b)
-	if err != nil {
-		return false
-	}
-	messages, err := (&decoder{partition: f.partition}).decode(b, data)
-	if err != nil {
-		return false
-	}
-	for j := range messages {
-		m := &messages[j]
-		if m.Offset == a.Offset {
-			return m.Timestamp.Equal(a.Timestamp) && m.Fingerprint() == a.SHA256
+		if !sleep(ctx, pause.NextBackOff()) {
+			return nil
 		}
 	}
-	return false
 }
 
-// move places the position where the verdict says, and tells a person.
-func (f *flow) move(ctx context.Context, p sink.Position, v verdict) (sink.Position, error) {
-	c := f.session.consumer
-	m := sink.Move{Partition: p.Partition, Era: p.Era, From: p.Next, To: v.start, LogStart: v.start, Rewind: v.act == rewind}
-	if v.act == toStart && v.start > p.Next {
-		m.Gap = "the log begins after the position: retention or a deletion was faster than the loader"
+// tell notes and logs why a life ended.
+func (f *flow) tell(err error) {
+	log := f.consumer.config.Logger.With("topic", f.partition.Topic, "partition", f.partition.Number)
+	var d *doubt
+	if errors.As(err, &d) {
+		log.Info("reading a position again", "why", d.why)
+		return
 	}
-	moved, err := c.config.Positions.Move(ctx, c.config.Revision, m)
+	f.mu.Lock()
+	first := !f.unwell
+	f.unwell = true
+	f.mu.Unlock()
+	f.consumer.note(f.trouble(), fmt.Errorf("partition %d of %s: %w", f.partition.Number, f.partition.Topic, err))
+	if first {
+		log.Warn("partition can't be read; trying again", "cause", err)
+	} else {
+		log.Debug("partition can't be read; trying again", "cause", err)
+	}
+}
+
+// trouble is what this partition's trouble is noted under.
+func (f *flow) trouble() trouble { return trouble{aPartition, f.partition.Number} }
+
+// live is one life. It returns whether it read anything, and why it ended.
+func (f *flow) live(parent context.Context) (progress bool, err error) {
+	ctx, end := context.WithCancelCause(parent)
+	defer end(nil)
+	f.mu.Lock()
+	f.end, f.life = end, f.life+1
+	f.mu.Unlock()
+	defer f.shut()
+	lead := f.session.leaderOf(f.partition.Number)
+	if lead.broker < 0 {
+		f.session.lookAround()
+		return false, errors.New("it has no leader")
+	}
+	position, start, err := f.locate(ctx, lead)
 	if err != nil {
-		return p, err
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return false, err
 	}
+	f.consumer.config.Handler.Begin(position)
+	ready := f.begin(lead, position.Next, start)
+	for {
+		select {
+		case <-ctx.Done():
+			return progress, context.Cause(ctx)
+		case c := <-ready:
+			f.taken()
+			for i := range c.steps {
+				if err := f.pass(ctx, c, &c.steps[i]); err != nil {
+					if ctx.Err() != nil {
+						err = context.Cause(ctx)
+					}
+					return progress, err
+				}
+				c.steps[i] = step{} // frees what was compressed
+				progress = true
+			}
+		}
+	}
+}
+
+// restart ends the present life, if any: the position is read again.
+func (f *flow) restart(why error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.end != nil {
+		f.end(why)
+	}
+}
+
+// begin lets the fetcher fetch from next on.
+func (f *flow) begin(lead leader, next, start int64) <-chan *catch {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.flowing = flowing{
+		open: true, lead: lead, next: next, starts: [2]int64{start, start}, moved: time.Now(),
+		ready: make(chan *catch, 1), unwell: f.unwell,
+	}
+	defer f.session.wake()
+	return f.ready
+}
+
+// taken says that the fetcher may bring more.
+func (f *flow) taken() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.full, f.moved = false, time.Now()
+	f.session.wake()
+}
+
+func (f *flow) shut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.end = nil
+	f.flowing = flowing{unwell: f.unwell}
+}
+
+// pass hands over what a batch holds.
+func (f *flow) pass(ctx context.Context, c *catch, s *step) error {
 	switch {
-	case m.Rewind:
-		c.metrics.rewinds.Inc()
-		c.config.Logger.Error("the topic is another one than before; reading it from its start, what is loaded already is refused by its ids",
-			"topic", f.partition.Topic, "partition", f.partition.Number, "was_at", p.Next, "start", v.start)
-	case m.Gap != "":
-		c.metrics.gaps.Add(float64(v.start - p.Next))
-		c.config.Logger.Error("messages were gone before they were read: publish them again",
-			"topic", f.partition.Topic, "partition", f.partition.Number, "first", p.Next, "last", v.start-1, "cause", m.Gap)
+	case s.fault == tooLarge:
+		return f.refuse(ctx, c, s, batch.TooLarge, fmt.Sprintf("a record batch of %d bytes, the limit is %d",
+			s.bytes, f.consumer.config.MaxBatchBytes))
+	case s.fault == oldFormat:
+		return f.refuse(ctx, c, s, batch.Unreadable, "a message of the format before Kafka 0.11, which has no headers")
+	case s.fault != sound:
+		return f.refuse(ctx, c, s, batch.Unreadable, "the header of the record batch contradicts itself")
+	case s.control() || s.drop || s.count == 0:
+		return f.hand(ctx, c, []Record{{Message: sink.Message{Partition: f.partition}, Skip: true, Next: s.last + 1}}, nil)
 	}
-	return moved, nil
+	if err := f.share.room(ctx); err != nil {
+		return err
+	}
+	var taken int64
+	err := f.consumer.inflaters.inflate(ctx, &s.rawBatch, func(i inflated) (err error) {
+		taken, err = f.receive(ctx, &s.rawBatch, i)
+		return err
+	})
+	switch {
+	case ctx.Err() != nil:
+		f.consumer.budget.giveBack(taken)
+		return ctx.Err()
+	case errors.Is(err, errTooLarge):
+		return f.refuse(ctx, c, s, batch.TooLarge, fmt.Sprintf("a record batch that decompresses to more than %d bytes",
+			f.consumer.config.MaxBatchBytes))
+	case err != nil:
+		return f.refuse(ctx, c, s, batch.Unreadable, err.Error())
+	}
+	return f.deal(ctx, c, s, taken)
+}
+
+// receive keeps a batch's records for reading, and returns what was taken of
+// the budget for them and for the first chunk.
+func (f *flow) receive(ctx context.Context, b *rawBatch, i inflated) (int64, error) {
+	if err := b.check(i.data); err != nil {
+		f.consumer.budget.giveBack(i.taken)
+		return 0, err
+	}
+	if i.taken > 0 {
+		f.reader.read(b, i.data)
+		return i.taken, nil
+	}
+	f.reader.read(b, i.data)
+	_, more := f.reader.peek()
+	taken, err := f.consumer.budget.acquire(ctx, int64(len(i.data))+more)
+	if err != nil {
+		return 0, err
+	}
+	if b.compression() != 0 {
+		f.reader.read(b, append(make([]byte, 0, len(i.data)), i.data...))
+	}
+	return taken, nil
+}
+
+// deal hands a batch's records over, chunk by chunk. The first carries what the
+// bytes of all of them took: it waits for nobody, so neither do they.
+func (f *flow) deal(ctx context.Context, c *catch, s *step, taken int64) error {
+	for r := &f.reader; ; {
+		n, bytes := r.peek()
+		if taken == 0 {
+			var err error
+			if taken, err = f.consumer.budget.acquire(ctx, bytes); err != nil {
+				return err
+			}
+		}
+		records := make([]Record, 0, n)
+		for range n {
+			if m := r.take(); m.Offset >= s.from {
+				records = append(records, Record{Message: m, Next: m.Offset + 1})
+			}
+		}
+		last := r.left == 0
+		switch {
+		case last && len(records) > 0:
+			records[len(records)-1].Next = s.last + 1
+		case last:
+			records = append(records, Record{Message: sink.Message{Partition: f.partition}, Skip: true, Next: s.last + 1})
+		case len(records) == 0:
+			continue
+		}
+		if err := f.hand(ctx, c, records, f.share.slab(taken, len(records))); err != nil || last {
+			return err
+		}
+		taken = 0
+	}
+}
+
+// refuse hands a batch over for quarantine, by its coordinates.
+func (f *flow) refuse(ctx context.Context, c *catch, s *step, reason batch.Reason, detail string) error {
+	at := time.Now()
+	if s.maxTime > 0 {
+		at = time.UnixMilli(min(s.maxTime, maxTime))
+	}
+	return f.hand(ctx, c, []Record{{
+		Message: sink.Message{Partition: f.partition, Offset: s.from, Timestamp: at.UTC()},
+		Next:    s.last + 1,
+		Refused: &batch.Refusal{Reason: reason, Detail: detail},
+	}}, nil)
+}
+
+// hand gives records to the handler.
+func (f *flow) hand(ctx context.Context, c *catch, records []Record, s *slab) error {
+	for i := range records {
+		r := &records[i]
+		r.LogStart, r.HighWater, r.slab, r.index = c.logStart, c.high, s, i
+	}
+	if err := f.consumer.config.Handler.Handle(ctx, f.partition.Number, records); err != nil {
+		for i := range records {
+			records[i].Release()
+		}
+		return err
+	}
+	return nil
 }

@@ -324,7 +324,6 @@ func (r *running) metric(name string) (sum float64) {
 	return sum
 }
 
-
 // testLog writes a consumer's log to the test's.
 type testLog struct{ t testing.TB }
 
@@ -376,4 +375,3 @@ func numbered(prefix string, n int) []string {
 	}
 	return values
 }
-

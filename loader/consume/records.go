@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+	"unsafe"
 
 	"tallyman/schema/batch"
 	"tallyman/sink"
@@ -12,8 +13,28 @@ import (
 // errRecords is the error for records that don't add up.
 var errRecords = errors.New("the records contradict their batch's header")
 
-// interned bounds the header names that a decoder keeps: the envelope has few.
-const interned = 64
+const (
+	interned   = 64      // header names that a reader keeps, and the longest of them: the envelope has few
+	maxHeaders = 1 << 16 // of one record: two bytes of data may claim a header, which takes forty
+
+	// What one call of Handle gets at most: tiny records take more memory than
+	// their bytes.
+	chunkRecords = 512
+	chunkBytes   = 1 << 20
+)
+
+// A producer may claim any time. What no calendar has is cut to these, in Unix
+// milliseconds: the beginning of the year 1 and the end of the year 9999.
+const (
+	minTime = -62135596800000
+	maxTime = 253402300799999
+)
+
+// Memory of what stands for a record besides its bytes.
+const (
+	recordMemory = int64(unsafe.Sizeof(Record{}))
+	headerMemory = int64(unsafe.Sizeof(batch.Header{}))
+)
 
 // cursor walks bytes; after a step past their end it stays bad.
 type cursor struct {
@@ -46,97 +67,121 @@ func (c *cursor) bytes() []byte {
 	return v
 }
 
-// decoder turns the decompressed records of a batch into messages.
-type decoder struct {
-	partition sink.Partition
-	names     map[string]string
+// rawRecord is a record whose headers are still bytes.
+type rawRecord struct {
+	offset     int64
+	at         int64 // Unix milliseconds
+	key, value []byte
+	count      int64 // of headers
+	headers    cursor
 }
 
-// decode reads all records of b from data, which the messages then share.
-func (d *decoder) decode(b *rawBatch, data []byte) ([]sink.Message, error) {
-	// A record takes at least 7 bytes, so a count can't claim more memory than
-	// its bytes justify.
-	if int64(b.count)*7 > int64(len(data)) {
-		return nil, errRecords
+// next reads the next record of b off c.
+func (b *rawBatch) next(c *cursor) (r rawRecord, ok bool) {
+	body := cursor{b: c.bytes()}
+	if c.bad || len(body.b) == 0 {
+		return r, false
 	}
-	messages := make([]sink.Message, 0, b.count)
-	headers := make([]batch.Header, 0, d.countHeaders(b, data))
+	body.b = body.b[1:] // attributes, unused
+	r.at = b.firstTime + body.varint()
+	if b.appendTime() {
+		r.at = b.maxTime
+	}
+	r.at = min(max(r.at, minTime), maxTime)
+	r.offset = b.base + body.varint()
+	r.key, r.value = body.bytes(), body.bytes()
+	r.count = body.varint()
+	r.headers = body
+	return r, !body.bad && r.count >= 0 && r.count <= maxHeaders && r.count*2 <= int64(len(body.b))
+}
+
+// check walks the records of b, decompressed, from end to end. What it finds in
+// order can be read without looking for errors again.
+func (b *rawBatch) check(data []byte) error {
 	c := cursor{b: data}
 	previous := b.base - 1
 	for range b.count {
-		r := cursor{b: c.bytes()}
-		if c.bad || len(r.b) == 0 {
-			return nil, errRecords
+		r, ok := b.next(&c)
+		if !ok || r.offset <= previous || r.offset > b.last {
+			return errRecords
 		}
-		r.b = r.b[1:] // attributes, unused
-		at := b.firstTime + r.varint()
-		if b.appendTime() {
-			at = b.maxTime
+		previous = r.offset
+		for range 2 * r.count {
+			r.headers.bytes()
 		}
-		m := sink.Message{
-			Partition: d.partition,
-			Offset:    b.base + r.varint(),
-			Timestamp: time.UnixMilli(at).UTC(),
-			Key:       r.bytes(),
-			Value:     r.bytes(),
+		if r.headers.bad || len(r.headers.b) != 0 {
+			return errRecords
 		}
-		n := r.varint()
-		if r.bad || n < 0 || n*2 > int64(len(r.b)) || m.Offset <= previous || m.Offset > b.last {
-			return nil, errRecords
-		}
-		from := len(headers)
-		for range n {
-			name := r.bytes()
-			headers = append(headers, batch.Header{Key: d.name(name), Value: r.bytes()})
-		}
-		if r.bad || len(r.b) != 0 {
-			return nil, errRecords
-		}
-		if n > 0 {
-			m.Headers = headers[from:len(headers):len(headers)]
-		}
-		previous = m.Offset
-		messages = append(messages, m)
 	}
 	if len(c.b) != 0 {
-		return nil, errRecords
+		return errRecords
 	}
-	return messages, nil
+	return nil
 }
 
-// countHeaders returns how many headers all records have together, as far as
-// they can be read.
-func (d *decoder) countHeaders(b *rawBatch, data []byte) int {
-	total := 0
-	c := cursor{b: data}
-	for range b.count {
-		r := cursor{b: c.bytes()}
-		if c.bad || len(r.b) == 0 {
+// reader reads the records of a batch that passed check, a few at a time.
+type reader struct {
+	batch     *rawBatch
+	partition sink.Partition
+	rest      cursor
+	left      int32
+	names     map[string]string // header names that were met before
+}
+
+// read starts on a batch's records, decompressed.
+func (r *reader) read(b *rawBatch, data []byte) {
+	r.batch, r.rest, r.left = b, cursor{b: data}, b.count
+}
+
+// peek returns how many records come next, and the memory that they take
+// besides their bytes.
+func (r *reader) peek() (n int, bytes int64) {
+	c := r.rest
+	for n < int(r.left) && n < chunkRecords && bytes < chunkBytes {
+		raw, ok := r.batch.next(&c)
+		if !ok {
 			break
 		}
-		r.b = r.b[1:]
-		r.varint()
-		r.varint()
-		r.bytes()
-		r.bytes()
-		if n := r.varint(); !r.bad && n > 0 && n*2 <= int64(len(r.b)) {
-			total += int(n)
-		}
+		n++
+		bytes += recordMemory + raw.count*headerMemory
 	}
-	return total
+	return n, bytes
+}
+
+// take reads one record.
+func (r *reader) take() sink.Message {
+	raw, ok := r.batch.next(&r.rest)
+	if !ok {
+		panic("consume: a batch was read that was not checked")
+	}
+	r.left--
+	m := sink.Message{
+		Partition: r.partition,
+		Offset:    raw.offset,
+		Timestamp: time.UnixMilli(raw.at).UTC(),
+		Key:       raw.key,
+		Value:     raw.value,
+	}
+	if raw.count > 0 {
+		m.Headers = make([]batch.Header, raw.count)
+	}
+	for i := range m.Headers {
+		m.Headers[i] = batch.Header{Key: r.name(raw.headers.bytes()), Value: raw.headers.bytes()}
+	}
+	return m
 }
 
 // name returns a header's name, from the few that were seen before if it can.
-func (d *decoder) name(b []byte) string {
-	if s, ok := d.names[string(b)]; ok {
+func (r *reader) name(b []byte) string {
+	if s, ok := r.names[string(b)]; ok {
 		return s
 	}
 	s := string(b)
-	if len(d.names) < interned && len(s) <= interned {
-		if d.names == nil {
-			d.names = make(map[string]string)
+	if len(r.names) < interned && len(s) <= interned {
+		if r.names == nil {
+			r.names = make(map[string]string)
 		}
-		d.names[s] = s
+		r.names[s] = s
 	}
 	return s
 }

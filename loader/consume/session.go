@@ -14,193 +14,227 @@ import (
 
 // session is one generation of the group: the partitions that this member owns
 // until the next rebalance.
+//
+// Locks are taken in the order flow, session, consumer, each a leaf of the one
+// before. The handler is called with none of them held.
 type session struct {
-	consumer *Consumer
-	gen      *kafka.Generation
-	numbers  []int32 // the partitions
-	quota    int64   // bytes that one partition may have in the handler
-	done     chan struct{}
-	fatal    error // what ends the consumer; read after done
+	consumer   *Consumer
+	gen        *kafka.Generation
+	numbers    []int32         // the partitions
+	flows      map[int32]*flow // never changed
+	fetchBytes int32           // asked for at a time, of one partition
+	look       chan struct{}   // has the layout looked at
+	done       chan struct{}
+	fatal      error // what ends the consumer; read after done
 
-	ctx     context.Context // ends with the session
-	end     context.CancelCauseFunc
-	running sync.WaitGroup
+	ctx context.Context // ends with the session
+	end context.CancelCauseFunc
 
-	// mu is a leaf: nothing is called while it is held, because a handler may
-	// release records, which takes it, under locks of its own.
 	mu       sync.Mutex
-	over     bool // nothing is started any more
-	flows    map[int32]*flow
+	working  sync.WaitGroup
 	leaders  map[int32]leader
-	fetchers map[int32]bool
-	changed  chan struct{} // closed and replaced when a fetcher should look again
+	fetchers map[int32]chan struct{} // by broker, to wake them
 }
+
+// A partition is asked for so much at a time that what waits for decompression
+// is a quarter of what is read ahead; less would cost too many requests.
+const (
+	leastOfPartition = 128 << 10
+	mostOfPartition  = 1 << 20
+)
 
 func newSession(c *Consumer, gen *kafka.Generation) *session {
 	s := &session{
-		consumer: c, gen: gen, done: make(chan struct{}), flows: map[int32]*flow{},
-		leaders: map[int32]leader{}, fetchers: map[int32]bool{}, changed: make(chan struct{}),
+		consumer: c, gen: gen, flows: map[int32]*flow{}, look: make(chan struct{}, 1), done: make(chan struct{}),
+		leaders: map[int32]leader{}, fetchers: map[int32]chan struct{}{},
 	}
 	for _, a := range gen.Assignments[c.config.Topic] {
 		s.numbers = append(s.numbers, int32(a.ID))
 	}
-	s.quota = c.config.ReadAhead / int64(max(1, len(s.numbers)))
+	n := int64(max(1, len(s.numbers)))
+	s.fetchBytes = int32(min(max(c.config.ReadAhead/(8*n), leastOfPartition), mostOfPartition))
+	for _, number := range s.numbers {
+		f := &flow{session: s, consumer: c, share: newShare(c.budget, c.config.ReadAhead/n), partition: sink.Partition{
+			Cluster: c.config.Conn.Cluster(), Topic: c.config.Topic, Number: number,
+		}}
+		f.reader.partition = f.partition
+		f.high.Store(-1)
+		s.flows[number] = f
+	}
 	return s
 }
 
 // errSessionOver is why a session ends in the ordinary way.
 var errSessionOver = errors.New("the session is over")
 
-// run is the session's life. stop ends it with the process, ended with the
-// generation; the commits in flight are waited for in both cases.
-func (s *session) run(stop, ended context.Context) {
+// run is the session's life; it ends with the generation. Commits in flight
+// are waited for.
+func (s *session) run(generation context.Context) {
 	defer close(s.done)
 	c := s.consumer
-	s.ctx, s.end = context.WithCancelCause(context.WithoutCancel(stop))
+	s.ctx, s.end = context.WithCancelCause(context.Background())
 	defer s.end(errSessionOver)
-	defer context.AfterFunc(stop, func() { s.end(errSessionOver) })()
-	defer context.AfterFunc(ended, func() { s.end(errSessionOver) })()
+	defer context.AfterFunc(generation, func() { s.end(errSessionOver) })()
 	c.metrics.generations.Inc()
 	c.config.Logger.Info("reading partitions", "topic", c.config.Topic, "partitions", s.numbers, "generation", s.gen.ID)
 	c.setSession(s)
-	known := s.layout(0)
-	for _, number := range s.numbers {
-		s.reopen(number, "")
+	s.layout()
+	for _, f := range s.flows {
+		s.working.Go(func() {
+			if err := f.run(s.ctx); err != nil {
+				s.end(err)
+			}
+		})
 	}
-	s.attend(known)
-	s.settle()
-	c.setSession(nil)
-	drain, cancel := context.WithTimeout(context.WithoutCancel(stop), c.config.DrainTimeout)
+	s.working.Go(s.keepLayout)
+	s.working.Go(s.keepHints)
+	s.working.Go(s.watch)
+	<-s.ctx.Done()
+	s.working.Wait()
+	drain, cancel := context.WithTimeout(context.Background(), c.config.DrainTimeout)
 	defer cancel()
 	c.config.Handler.End(drain, s.numbers)
-	s.hint()
+	c.setSession(nil)
+	s.lastHint()
 	if cause := context.Cause(s.ctx); !errors.Is(cause, errSessionOver) {
 		s.fatal = cause
 	}
 }
 
-// start runs f until the session has ended, and not after it.
-func (s *session) start(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.over {
-		s.running.Go(f)
-	}
-}
-
-// settle waits for everything that was started.
-func (s *session) settle() {
-	s.mu.Lock()
-	s.over = true
-	s.mu.Unlock()
-	s.running.Wait()
-}
-
-// hintEvery is how often the group is told of positions.
-const hintEvery = time.Second
-
-// attend does what comes round until the session ends. known is how many
-// partitions the topic has.
-func (s *session) attend(known int) {
-	hint := time.NewTicker(hintEvery)
-	defer hint.Stop()
-	metadata := time.NewTicker(s.consumer.config.MetadataEvery)
-	defer metadata.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-hint.C:
-			s.hint()
-		case <-metadata.C:
-			known = s.layout(known)
+// Reset of partitions that are not owned is no mistake: the group moves on
+// while commits are in flight.
+func (s *session) reset(numbers []int32) {
+	for _, number := range numbers {
+		if f := s.flows[number]; f != nil {
+			f.restart(&doubt{"the position moved elsewhere"})
 		}
 	}
 }
 
-// hint tells the group how far this member has committed.
+// again ends the session in the ordinary way: the group assigns anew.
+func (s *session) again(why string, args ...any) {
+	s.consumer.config.Logger.Warn(why, append(args, "topic", s.consumer.config.Topic)...)
+	s.end(errSessionOver)
+}
+
+const (
+	hintEvery = time.Second            // how often the group is told of positions
+	lookPause = 100 * time.Millisecond // least time between two looks at the layout
+	lastWait  = time.Second            // for the answer to the last hint
+)
+
+// keepHints tells the group how far this member has committed.
+func (s *session) keepHints() {
+	tick := time.NewTicker(hintEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+			s.hint()
+		}
+	}
+}
+
 func (s *session) hint() {
 	hints := s.consumer.takeHints()
 	if len(hints) == 0 {
 		return
 	}
 	if err := s.gen.CommitOffsets(map[string]map[int]int64{s.consumer.config.Topic: hints}); err != nil {
+		s.consumer.returnHints(hints)
 		s.consumer.config.Logger.Debug("the group was not told of positions", "cause", err)
 	}
 }
 
-// layout looks at the topic's leaders. It returns how many partitions it has,
-// to notice when some are added; known is 0 at first.
-func (s *session) layout(known int) int {
+// lastHint tells the group of the positions at the end, if it listens.
+func (s *session) lastHint() {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		s.hint()
+	}()
+	timer := time.NewTimer(lastWait)
+	defer timer.Stop()
+	select {
+	case <-told:
+	case <-timer.C:
+	}
+	s.consumer.takeHints() // what is left belongs to a generation that is over
+}
+
+// keepLayout looks at the topic's leaders, every so often and when asked to.
+func (s *session) keepLayout() {
+	tick := time.NewTicker(s.consumer.config.MetadataEvery)
+	defer tick.Stop()
+	odd := 0 // looks in a row that found another number of partitions than was assigned
+	for sleep(s.ctx, lookPause) {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.look:
+		case <-tick.C:
+		}
+		switch found, assigned := s.layout(), s.consumer.balancer.assigned.Load(); {
+		case found < 0:
+		case assigned < 0 || int64(found) == assigned:
+			odd = 0
+		default:
+			if odd++; odd > 1 {
+				s.again("the number of partitions changed; assigning anew", "had", assigned, "has", found)
+				return
+			}
+		}
+	}
+}
+
+// lookAround has the layout looked at soon.
+func (s *session) lookAround() {
+	select {
+	case s.look <- struct{}{}:
+	default:
+	}
+}
+
+// layout looks at the topic's leaders. It returns how many partitions there
+// are; -1: not known.
+func (s *session) layout() int {
 	c := s.consumer
 	leaders, err := c.cluster.layout(s.ctx)
 	switch {
 	case s.ctx.Err() != nil:
-		return known
+		return -1
 	case errors.Is(err, errNoTopic):
-		c.note("topic", fmt.Errorf("topic %s is gone: make it again with tallyman dataset apply; what it held has to be published again", c.config.Topic))
-		for _, number := range s.numbers {
-			s.doubt(number)
-		}
-		return known
+		c.note(trouble{what: layout}, fmt.Errorf(
+			"topic %s is gone: make it again with tallyman dataset apply; what it held has to be published again", c.config.Topic))
+		return -1
 	case err != nil:
-		c.note("metadata", err)
-		return known
+		c.note(trouble{what: layout}, err)
+		return -1
 	}
-	c.note("topic", nil)
-	c.note("metadata", nil)
-	if known > 0 && len(leaders) > known {
-		c.config.Logger.Info("partitions were added; joining again", "topic", c.config.Topic, "had", known, "has", len(leaders))
-		s.end(errSessionOver)
-		return len(leaders)
-	}
+	c.note(trouble{what: layout}, nil)
 	s.lead(leaders)
 	return len(leaders)
 }
 
-// lead takes note of the leaders, starts a fetcher for each new one, and doubts
-// the log of a partition that had an election.
+// lead takes note of the leaders, starts a fetcher for each new one, and
+// restarts the flows whose leader changed.
 func (s *session) lead(leaders map[int32]leader) {
+	s.mu.Lock()
+	s.leaders = leaders
 	for _, number := range s.numbers {
-		now, ok := leaders[number]
-		if !ok {
-			now = leader{broker: -1, epoch: -1}
+		l, ok := leaders[number]
+		if !ok || l.broker < 0 || s.fetchers[l.broker] != nil {
+			continue
 		}
-		before, seen, fresh := s.follow(number, now)
-		if fresh {
-			s.start(func() { s.fetchFrom(now.broker) })
-		}
-		if f := s.flow(number); f != nil && seen && ok && now.epoch != before.epoch && f.isOpen() {
-			s.reopen(number, "its leader changed")
-		}
+		s.fetchers[l.broker] = make(chan struct{}, 1)
+		s.working.Go(func() { s.fetchFrom(l.broker) })
 	}
-	s.released()
-}
-
-// follow stores a partition's leader. It returns the one before, if any, and
-// whether the broker has no fetcher yet.
-func (s *session) follow(number int32, now leader) (before leader, seen, fresh bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	before, seen = s.leaders[number]
-	s.leaders[number] = now
-	fresh = now.broker >= 0 && !s.fetchers[now.broker]
-	s.fetchers[now.broker] = true
-	return before, seen, fresh
-}
-
-// released wakes fetchers: a partition may be ready, or have room again.
-func (s *session) released() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-func (s *session) flow(number int32) *flow {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.flows[number]
+	s.mu.Unlock()
+	for _, number := range s.numbers {
+		s.flows[number].follow(s.leaderOf(number))
+	}
 }
 
 // leaderOf returns who leads a partition, as far as is known.
@@ -213,35 +247,62 @@ func (s *session) leaderOf(number int32) leader {
 	return leader{broker: -1, epoch: -1}
 }
 
-// reopen ends the flow of a partition and starts another from the warehouse's
-// position. why is for the log; empty: the first time.
-func (s *session) reopen(number int32, why string) {
-	if s.ctx.Err() != nil {
-		return
-	}
-	f := &flow{session: s, partition: sink.Partition{
-		Cluster: s.consumer.config.Conn.Cluster(), Topic: s.consumer.config.Topic, Number: number,
-	}}
-	f.high.Store(-1)
+// wake has every fetcher look for what it can fetch.
+func (s *session) wake() {
 	s.mu.Lock()
-	old := s.flows[number]
-	s.flows[number] = f
-	s.mu.Unlock()
-	if old != nil {
-		old.close()
-		f.high.Store(old.high.Load())
-		s.consumer.config.Logger.Info("reading a position again", "topic", f.partition.Topic, "partition", number, "why", why)
-	}
-	s.start(func() {
-		if err := f.open(s.ctx); err != nil && s.ctx.Err() == nil {
-			s.end(fmt.Errorf("open partition %d of %s: %w", number, f.partition.Topic, err))
+	defer s.mu.Unlock()
+	for _, c := range s.fetchers {
+		select {
+		case c <- struct{}{}:
+		default:
 		}
-	})
+	}
 }
 
-// doubt starts a flow again unless that is going on already.
-func (s *session) doubt(number int32) {
-	if f := s.flow(number); f != nil && f.isOpen() {
-		s.reopen(number, "its log is in doubt")
+// woken returns the channel that wakes a broker's fetcher.
+func (s *session) woken(broker int32) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fetchers[broker]
+}
+
+// follow ends a life whose leader is another now.
+func (f *flow) follow(now leader) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open && f.lead != now {
+		f.end(&doubt{"its leader changed"})
 	}
+}
+
+// watch starts the session anew, on fresh connections, when a broker has
+// something for a partition and does not send it.
+func (s *session) watch() {
+	limit := s.consumer.config.StallAfter
+	tick := time.NewTicker(max(limit/10, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for number, f := range s.flows {
+			if !f.stalled(limit) {
+				continue
+			}
+			s.consumer.note(trouble{aStall, number}, fmt.Errorf(
+				"partition %d of %s: the broker has records and sends none that can be read, for %v", number, s.consumer.config.Topic, limit))
+			s.consumer.config.Conn.Close()
+			s.again("no progress; starting anew on fresh connections", "partition", number, "for", limit)
+			return
+		}
+	}
+}
+
+// stalled says that something could be read for so long and was not.
+func (f *flow) stalled(limit time.Duration) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.open && !f.full && f.stable > f.next && time.Since(f.moved) > limit
 }
