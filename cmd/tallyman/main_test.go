@@ -11,7 +11,16 @@ import (
 	"tallyman/internal/sandbox/sandboxtest"
 )
 
-func TestMain(m *testing.M) { sandboxtest.Main(m) }
+// asProgram in the environment makes the test binary the program itself, for
+// commands that start further processes of it.
+const asProgram = "BE_TALLYMAN=1"
+
+func TestMain(m *testing.M) {
+	if name, value, _ := strings.Cut(asProgram, "="); os.Getenv(name) == value {
+		main()
+	}
+	sandboxtest.Main(m)
+}
 
 // result is how a command line ended.
 type result struct {

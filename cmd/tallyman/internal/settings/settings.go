@@ -27,8 +27,7 @@ type Config struct {
 	LoaderGroupBytes         Bytes
 	LoaderSessionTimeout     time.Duration
 	LoaderClockSkew          time.Duration
-	LoaderBreakerWindow      time.Duration
-	LoaderBreakerMinBatches  int
+	LoaderBreakerWindow      int
 	LoaderQuarantineMaxBytes Bytes
 
 	SourceName string

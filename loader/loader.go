@@ -1,0 +1,187 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"tallyman/internal/kafkaconn"
+	"tallyman/loader/commit"
+	"tallyman/loader/consume"
+	"tallyman/sink"
+)
+
+// Warehouse is what a loader needs of one.
+type Warehouse interface {
+	sink.Positions
+	// Window returns the range of batch times that the ledger takes.
+	Window(ctx context.Context) (sink.Window, error)
+	// NewCommitter returns a committer with a connection of its own.
+	NewCommitter() sink.Committer
+}
+
+// Config is what a Loader works with.
+type Config struct {
+	// Revision is what is loaded. Required.
+	Revision sink.Revision
+	// Conn is the way to the cluster. Required.
+	Conn *kafkaconn.Conn
+	// Warehouse is where rows go. Required.
+	Warehouse Warehouse
+	// Committers is the number of connections that commit at the same time. Defaults to 2.
+	Committers int
+	// ReadAhead bounds bytes that are read and not yet committed. Defaults to 32 MiB.
+	ReadAhead int64
+	// GroupBytes bounds the rows of one transaction, in bytes. Defaults to 4 MiB.
+	GroupBytes int64
+	// SessionTimeout is how long the brokers wait for a silent member. Defaults to 6 s.
+	SessionTimeout time.Duration
+	// ClockSkew is how far ahead of this clock a batch time may be. Defaults to 1 h.
+	ClockSkew time.Duration
+	// BreakerWindow is the number of newest batches whose refused share opens the breaker. Defaults to 100.
+	BreakerWindow int
+	// Logger takes what a person should know. Defaults to none.
+	Logger *slog.Logger
+	// Registerer takes the metrics; several loaders of one process each give
+	// it a label of their own. Defaults to one that nobody reads.
+	Registerer prometheus.Registerer
+}
+
+// Loader is one member that keeps one revision loaded.
+type Loader struct {
+	config   Config
+	handler  *commit.Handler
+	consumer *consume.Consumer
+	window   prometheus.Gauge
+}
+
+// New builds a Loader; Run makes it work.
+func New(c Config) (*Loader, error) {
+	if c.Conn == nil || c.Warehouse == nil {
+		return nil, errors.New("loader: Conn and Warehouse are required")
+	}
+	if c.Committers <= 0 {
+		c.Committers = 2
+	}
+	if c.GroupBytes == 0 {
+		c.GroupBytes = 4 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	c.Logger = c.Logger.With("dataset", c.Revision.Manifest.Dataset.String())
+	l := &Loader{config: c, window: prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tallyman_ledger_end_timestamp_seconds",
+		Help: "Unix time at which the ledger's newest partition ends; batches from then on are not taken until tallyman init has run again.",
+	})}
+	if err := c.Registerer.Register(l.window); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	committers := make([]sink.Committer, c.Committers)
+	for i := range committers {
+		committers[i] = c.Warehouse.NewCommitter()
+	}
+	var err error
+	l.handler, err = commit.New(commit.Config{
+		Revision:   c.Revision,
+		Committers: committers,
+		// The consumer is built with the handler, and neither calls before Run.
+		Reset:         func(ps []int32) { l.consumer.Reset(ps) },
+		Committed:     func(p int32, next int64) { l.consumer.Committed(p, next) },
+		HighWater:     func(p int32) (int64, bool) { return l.consumer.HighWater(p) },
+		GroupBytes:    c.GroupBytes,
+		ClockSkew:     c.ClockSkew,
+		BreakerWindow: c.BreakerWindow,
+		Logger:        c.Logger,
+		Registerer:    c.Registerer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.consumer, err = consume.New(consume.Config{
+		Conn:           c.Conn,
+		Topic:          c.Revision.Manifest.Topic,
+		Group:          Group(c.Revision),
+		Revision:       c.Revision,
+		Positions:      c.Warehouse,
+		Handler:        l.handler,
+		SessionTimeout: c.SessionTimeout,
+		ReadAhead:      c.ReadAhead,
+		Logger:         c.Logger,
+		Registerer:     c.Registerer,
+	})
+	return l, err
+}
+
+// Group returns the consumer group that shares the work on a revision.
+func Group(r sink.Revision) string {
+	return fmt.Sprintf("tallyman.%s.%s.r%d", r.Manifest.Dataset.Namespace, r.Manifest.Dataset.Name, r.ID)
+}
+
+// Run loads until ctx ends. Then it stops reading, waits for the transactions
+// in flight, gives its partitions up and returns nil, in less than ten seconds.
+func (l *Loader) Run(ctx context.Context) error {
+	// The committers outlive the consumer: it waits for what they have in flight.
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var group errgroup.Group
+	group.Go(func() error { return l.handler.Run(working) })
+	group.Go(func() error {
+		defer stop()
+		return l.consumer.Run(ctx)
+	})
+	group.Go(func() error {
+		l.watchWindow(working)
+		return nil
+	})
+	return group.Wait()
+}
+
+// windowEvery is how often the ledger's end is looked at.
+const windowEvery = time.Minute
+
+// watchWindow keeps the gauge of the ledger's end true, and complains a month
+// before it is reached.
+func (l *Loader) watchWindow(ctx context.Context) {
+	tick := time.NewTicker(windowEvery)
+	defer tick.Stop()
+	for {
+		w, err := l.config.Warehouse.Window(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			l.config.Logger.Debug("can't look at the ledger's end", "cause", err)
+		default:
+			l.window.Set(float64(w.End.Unix()))
+			if time.Until(w.End) < 31*24*time.Hour {
+				l.config.Logger.Error("the ledger's partitions end soon: run tallyman init", "end", w.End)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Ready returns nil, or why nothing is being loaded: not a member yet, an outage
+// of Kafka or of the warehouse, or the named cause of a stop.
+func (l *Loader) Ready() error {
+	if err := errors.Join(l.consumer.Healthy(), l.handler.Healthy()); err != nil {
+		return fmt.Errorf("%s: %w", l.config.Revision.Manifest.Dataset, err)
+	}
+	return nil
+}
+
+// Lags returns the lag of every partition that this member reads.
+func (l *Loader) Lags() []commit.Lag { return l.handler.Lags() }
