@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tallyman/cmd/tallyman/internal/demo"
+)
+
+// demoOptions are the flags of demo.
+type demoOptions struct {
+	rows    int64
+	loaders int
+	chaos   bool
+	keep    bool
+	seed    uint64
+	output  *format
+}
+
+func newDemo(p *program) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "demo",
+		GroupID: groupTry,
+		Short:   "Run everything on this machine, and verify the result",
+		Long: `Run everything on this machine, and verify the result.
+
+It starts a Kafka broker and a PostgreSQL in a temporary directory, a source that appends made-up
+ad clicks and conversions, and loaders, each a process of its own. The source writes every row to a
+file before it appends it; at the end that file is compared with the table, by plain SQL.
+
+--chaos kills loaders with SIGKILL, each in the middle of a transaction that the server then rolls
+back, has the topic read again from its start and publishes everything a second time.
+
+The exit status is 3 if a row was lost, doubled or altered.`,
+		Example: `  tallyman demo
+  tallyman demo --chaos
+  tallyman demo --rows 100000 --keep
+  tallyman demo --chaos --seed 7 -o json`,
+		Args: cobra.NoArgs,
+	}
+	var o demoOptions
+	flags := cmd.Flags()
+	flags.Int64Var(&o.rows, "rows", 1_000_000, "how many rows to load")
+	flags.IntVar(&o.loaders, "loaders", 2, "how many loader processes share the work")
+	flags.BoolVar(&o.chaos, "chaos", false, "kill loaders, rewind, publish everything twice")
+	flags.BoolVar(&o.keep, "keep", false, "leave everything running afterwards, until interrupted")
+	flags.Uint64Var(&o.seed, "seed", 0, "what the rows are made from (default another for each run)")
+	o.output = formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if o.rows < 1 || o.loaders < 1 || o.loaders > 64 {
+			return &usageError{command: cmd.CommandPath(), err: errors.New("--rows must be at least 1, --loaders 1 to 64")}
+		}
+		if o.seed == 0 {
+			o.seed = rand.Uint64N(1 << 32)
+		}
+		return p.demo(cmd.Context(), o, demo.NoSabotage)
+	}
+	return cmd
+}
+
+// demo runs one demo; with sabotage, one that must not end well.
+func (p *program) demo(ctx context.Context, o demoOptions, sabotage demo.Sabotage) (err error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	show := &demoProgress{progress: newProgress(p.stderr)}
+	show.Note(fmt.Sprintf("seed %d: starting a Kafka broker and a PostgreSQL", o.seed))
+	d, err := demo.Start(ctx, demo.Config{
+		Rows: o.rows, Loaders: o.loaders, Chaos: o.chaos, Keep: o.keep, Seed: o.seed,
+		Sabotage: sabotage, Executable: executable, Env: p.env, Progress: show,
+	})
+	if err != nil {
+		show.end()
+		return err
+	}
+	defer func() { err = errors.Join(err, d.Close(err)) }()
+	show.start(o.rows)
+	result, err := d.Run(ctx)
+	show.end()
+	if err != nil {
+		return err
+	}
+	if err := p.printDemo(result, *o.output); err != nil {
+		return err
+	}
+	if o.keep {
+		fmt.Fprintf(p.stderr, "everything goes on running, until interrupted:\n  DATABASE_URL=%s\n  KAFKA_BROKERS=%s\n", result.DSN, result.Brokers)
+		<-ctx.Done()
+	}
+	if !result.Sound() {
+		return &foundError{text: fmt.Sprintf("%d rows lost, %d doubled, %d altered", result.Rows.Lost, result.Rows.Doubled, result.Rows.Altered)}
+	}
+	return nil
+}
+
+// demoResult is what -o json prints.
+type demoResult struct {
+	RowsSent          int64   `json:"rows_sent"`
+	RowsLoaded        int64   `json:"rows_loaded"`
+	BatchesSent       int64   `json:"batches_sent"`
+	BatchesLoaded     int64   `json:"batches_loaded"`
+	DuplicatesRefused int64   `json:"duplicates_refused"`
+	Kills             int     `json:"kills"`
+	Lost              int64   `json:"lost"`
+	Doubled           int64   `json:"doubled"`
+	Altered           int64   `json:"altered"`
+	Seconds           float64 `json:"seconds"`
+	RowsPerSecond     int64   `json:"rows_per_second"`
+	DSN               string  `json:"dsn"`
+	Brokers           string  `json:"brokers"`
+}
+
+func (p *program) printDemo(r demo.Result, output format) error {
+	if output == asJSON {
+		return printJSON(p.stdout, demoResult{
+			RowsSent: r.Rows.Sent, RowsLoaded: r.Rows.Loaded, BatchesSent: r.Batches.Sent, BatchesLoaded: r.Batches.Loaded,
+			DuplicatesRefused: r.Duplicates, Kills: len(r.Kills), Lost: r.Rows.Lost, Doubled: r.Rows.Doubled, Altered: r.Rows.Altered,
+			Seconds: math.Round(r.Duration.Seconds()*1000) / 1000, RowsPerSecond: r.RowsPerSecond(), DSN: r.DSN, Brokers: r.Brokers,
+		})
+	}
+	count := func(what string, c demo.Count) []string {
+		row := []string{what}
+		for _, n := range []int64{c.Sent, c.Loaded, c.Lost, c.Doubled, c.Altered} {
+			row = append(row, grouped(n))
+		}
+		return row
+	}
+	fmt.Fprintln(p.stdout)
+	err := printTable(p.stdout, []string{"", "SENT", "LOADED", "LOST", "DOUBLED", "ALTERED"},
+		[][]string{count("rows", r.Rows), count("batches", r.Batches)})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "\n%s s, %s rows/s from append to table", strconv.FormatFloat(r.Duration.Seconds(), 'f', 1, 64), grouped(r.RowsPerSecond()))
+	if n := len(r.Kills); n > 0 {
+		fmt.Fprintf(p.stdout, "; %d loaders killed in open transactions, %s batches refused as loaded already", n, grouped(r.Duplicates))
+	}
+	fmt.Fprintln(p.stdout)
+	if r.Sound() {
+		fmt.Fprintln(p.stdout, "Every row that was sent is in the table, once, as it was sent.")
+	}
+	return nil
+}
+
+// grouped writes a number with its thousands apart.
+func grouped(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	var b strings.Builder
+	for i, digit := range s {
+		if i > 0 && s[i-1] != '-' && (len(s)-i)%3 == 0 {
+			b.WriteByte(',')
+		}
+		b.WriteRune(digit)
+	}
+	return b.String()
+}
+
+// demoProgress shows how far a demo has come.
+type demoProgress struct {
+	*progress
+	sent, loaded *bar
+}
+
+// start begins to count rows.
+func (p *demoProgress) start(rows int64) {
+	p.sent, p.loaded = p.add("appended", rows), p.add("loaded", rows)
+}
+
+// Note implements demo.Progress.
+func (p *demoProgress) Note(line string) { p.note(line) }
+
+// Sent implements demo.Progress.
+func (p *demoProgress) Sent(rows int64) {
+	if p.sent != nil {
+		p.sent.set(rows)
+	}
+}
+
+// Loaded implements demo.Progress.
+func (p *demoProgress) Loaded(rows int64) {
+	if p.loaded != nil {
+		p.loaded.set(rows)
+	}
+}
