@@ -1,0 +1,258 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/segmentio/kafka-go"
+
+	"tallyman/internal/sandbox"
+	"tallyman/schema"
+	"tallyman/schema/batch"
+	"tallyman/schema/rows"
+)
+
+// The benchmark's dataset: seven columns of about 190 bytes a row.
+const (
+	benchManifest = `
+dataset: bench/events
+columns:
+  - {name: event_id, type: uuid}
+  - {name: occurred_at, type: timestamptz}
+  - {name: server, type: text}
+  - {name: campaign, type: int64}
+  - {name: converted, type: bool}
+  - {name: revenue, type: float64, nullable: true}
+  - {name: attributes, type: json, nullable: true}
+`
+	benchRows      = 600_000
+	benchBatchRows = 1_000
+)
+
+// bench is a broker, a warehouse and the program.
+type bench struct {
+	b      *testing.B
+	binary string
+	conn   *pgx.Conn
+	pg     *sandbox.Postgres
+	broker *sandbox.Broker
+	env    []string
+}
+
+func newBench(b *testing.B, contentType string) *bench {
+	b.Helper()
+	dir := b.TempDir()
+	x := &bench{b: b, binary: filepath.Join(dir, "tallyman")}
+	if out, err := exec.Command("go", "build", "-o", x.binary, ".").CombinedOutput(); err != nil {
+		b.Fatalf("build: %v\n%s", err, out)
+	}
+	var err error
+	if x.pg, err = sandbox.StartPostgres(b.Context(), sandbox.PostgresConfig{
+		Version: "18", Settings: map[string]string{"shared_buffers": "256MB", "max_wal_size": "4GB"}, Progress: os.Stderr,
+	}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = x.pg.Close() })
+	if x.broker, err = sandbox.StartBroker(b.Context(), sandbox.BrokerConfig{DataDir: filepath.Join(dir, "broker")}); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = x.broker.Close() })
+	if x.conn, err = pgx.Connect(b.Context(), x.pg.DSN("postgres")); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = x.conn.Close(context.Background()) })
+	x.env = append(os.Environ(), "DATABASE_URL="+x.pg.DSN("postgres"), "KAFKA_BROKERS="+x.broker.Addr(), "TALLYMAN_ADMIN_LISTEN=off")
+	manifest := filepath.Join(dir, "manifest.yaml")
+	if err := os.WriteFile(manifest, []byte(benchManifest), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	for _, args := range [][]string{{"init"}, {"dataset", "apply", manifest, "--partitions", "4"}} {
+		cmd := exec.Command(x.binary, args...)
+		cmd.Env = x.env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			b.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	x.fill(contentType)
+	return x
+}
+
+// fill publishes the batches, compressed as sources do.
+func (x *bench) fill(contentType string) {
+	m, err := schema.ParseManifest([]byte(benchManifest))
+	if err != nil {
+		x.b.Fatal(err)
+	}
+	codec, err := rows.NewCodec(m)
+	if err != nil {
+		x.b.Fatal(err)
+	}
+	w := &kafka.Writer{Addr: kafka.TCP(x.broker.Addr()), Topic: m.Topic, RequiredAcks: kafka.RequireAll, Compression: kafka.Zstd,
+		BatchBytes: 8 << 20, BatchTimeout: time.Millisecond, Balancer: &kafka.RoundRobin{}}
+	defer func() { _ = w.Close() }()
+	random := rand.New(rand.NewPCG(1, 2))
+	var messages []kafka.Message
+	for n := 0; n < benchRows; n += benchBatchRows {
+		b := &batch.Batch{ID: batch.NewID(), Source: "bench", Dataset: m.Dataset, Schema: m.Hash(), ContentType: contentType, Rows: benchBatchRows}
+		if b.Time, err = batch.TimeOf(b.ID); err != nil {
+			x.b.Fatal(err)
+		}
+		for range benchBatchRows {
+			if contentType == batch.Native {
+				b.Value, err = codec.Append(b.Value, b.ID, benchRow(random))
+			} else {
+				b.Value, err = appendNDJSON(b.Value, m, benchRow(random))
+			}
+			if err != nil {
+				x.b.Fatal(err)
+			}
+		}
+		b.Seal()
+		message := kafka.Message{Key: b.Key(), Value: b.Value}
+		for _, h := range b.Headers() {
+			message.Headers = append(message.Headers, kafka.Header{Key: h.Key, Value: h.Value})
+		}
+		if messages = append(messages, message); len(messages) == 16 {
+			if err := w.WriteMessages(x.b.Context(), messages...); err != nil {
+				x.b.Fatal(err)
+			}
+			messages = messages[:0]
+		}
+	}
+	if err := w.WriteMessages(x.b.Context(), messages...); err != nil {
+		x.b.Fatal(err)
+	}
+}
+
+func benchRow(r *rand.Rand) []any {
+	id := uuid.UUID{}
+	for i := range id {
+		id[i] = byte(r.Uint32())
+	}
+	at := time.UnixMicro(1_760_000_000_000_000 + r.Int64N(1e12)).UTC()
+	attributes := fmt.Sprintf(`{"country": "DE", "device": "ios", "keyword": "%08x", "session": "%016x", "bid": %d}`, r.Uint32(), r.Uint64(), r.IntN(900))
+	return []any{id, at, "fra-" + strconv.Itoa(r.IntN(9)), r.Int64N(4000), r.IntN(20) == 0, float64(r.IntN(50_000)) / 100, attributes}
+}
+
+// appendNDJSON appends a row as a service in any language would write it.
+func appendNDJSON(dst []byte, m schema.Manifest, row []any) ([]byte, error) {
+	object := make(map[string]any, len(row))
+	for i, v := range row {
+		object[m.Columns[i].Name] = v
+	}
+	object["attributes"] = json.RawMessage(row[len(row)-1].(string))
+	line, err := json.Marshal(object)
+	return append(append(dst, line...), '\n'), err
+}
+
+func (x *bench) exec(sql string) time.Duration {
+	x.b.Helper()
+	began := time.Now()
+	if _, err := x.conn.Exec(x.b.Context(), sql); err != nil {
+		x.b.Fatalf("%s: %v", sql, err)
+	}
+	return time.Since(began)
+}
+
+// load loads the whole topic into an empty table. The time runs from the start
+// of the first transaction, by the server's clock, to the end of the last.
+func (x *bench) load() (took time.Duration, peak int64) {
+	x.b.Helper()
+	x.exec("TRUNCATE public.events__r1, tallyman.loaded_elements, tallyman.positions")
+	cmd := exec.Command(x.binary, "load", "bench/events")
+	cmd.Env, cmd.Stderr = x.env, os.Stderr
+	cmd.Env = append(cmd.Env, "TALLYMAN_LOG_LEVEL=error")
+	if err := cmd.Start(); err != nil {
+		x.b.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	}()
+	deadline := time.Now().Add(2 * time.Minute)
+	const progress = `SELECT coalesce(sum(row_count), 0)::bigint, extract(epoch FROM clock_timestamp() - min(loaded_at))::float8
+		FROM tallyman.loaded_elements`
+	for time.Now().Before(deadline) {
+		var n int64
+		var seconds *float64
+		if err := x.conn.QueryRow(x.b.Context(), progress).Scan(&n, &seconds); err != nil {
+			x.b.Fatal(err)
+		}
+		if n == benchRows {
+			return time.Duration(*seconds * float64(time.Second)), peakMemory(x.b, cmd.Process.Pid)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	x.b.Fatal("not loaded within two minutes")
+	return 0, 0
+}
+
+// peakMemory returns the most memory that a process had resident, in bytes.
+func peakMemory(b *testing.B, pid int) int64 {
+	if runtime.GOOS != "linux" {
+		return 0
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for scanner := bufio.NewScanner(f); scanner.Scan(); {
+		if value, ok := strings.CutPrefix(scanner.Text(), "VmHWM:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return n << 10
+		}
+	}
+	b.Fatal("no peak of resident memory")
+	return 0
+}
+
+// BenchmarkLoad loads 600,000 rows from four filled partitions with one loader
+// process; broker, PostgreSQL and loader share this machine. ofCOPY is the share
+// of the speed of a server-side binary COPY of the same rows from a file, run
+// before each load.
+func BenchmarkLoad(b *testing.B) {
+	for name, contentType := range map[string]string{"native": batch.Native, "ndjson": batch.NDJSON} {
+		b.Run(name, func(b *testing.B) {
+			x := newBench(b, contentType)
+			x.load() // fills the file's table, and the caches
+			file := filepath.Join(x.pg.Dir(), "data", "rows.copy")
+			x.exec("COPY public.events__r1 TO '" + file + "' (FORMAT binary)")
+			x.exec("CREATE TABLE raw (LIKE public.events__r1)")
+			var raw, loaded time.Duration
+			var peak int64
+			n := 0
+			for b.Loop() {
+				x.exec("TRUNCATE raw")
+				x.exec("CHECKPOINT")
+				raw += x.exec("COPY raw FROM '" + file + "' (FORMAT binary)")
+				x.exec("CHECKPOINT")
+				took, most := x.load()
+				loaded, peak = loaded+took, max(peak, most)
+				n++
+			}
+			b.ReportMetric(raw.Seconds()/loaded.Seconds(), "ofCOPY")
+			b.ReportMetric(float64(n*benchRows)/loaded.Seconds(), "rows/s")
+			b.ReportMetric(float64(n*benchRows)/raw.Seconds(), "COPYrows/s")
+			b.ReportMetric(float64(peak)/(1<<20), "peakMiB")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
