@@ -53,8 +53,8 @@ for somebody who may is printed.`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	var shape topicShape
-	cmd.Flags().Uint32Var(&shape.partitions, "partitions", 0, "partitions of a topic that is made (default the broker's)")
-	cmd.Flags().Uint16Var(&shape.replication, "replication-factor", 0, "replicas of a topic that is made (default the broker's)")
+	cmd.Flags().Uint32Var(&shape.partitions, "partitions", 0, "partitions of a topic that is made (`count`; default the broker's)")
+	cmd.Flags().Uint16Var(&shape.replication, "replication-factor", 0, "replicas of a topic that is made (`count`; default the broker's)")
 	output := formatFlag(cmd)
 	settingFlags(cmd, "warehouse", "kafka")
 	cmd.RunE = func(cmd *cobra.Command, files []string) error {
