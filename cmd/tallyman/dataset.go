@@ -192,7 +192,7 @@ func makeTopic(ctx context.Context, conn *kafkaconn.Conn, name string, shape top
 		if shape.replication > 0 {
 			command += fmt.Sprintf(" --replication-factor %d", shape.replication)
 		}
-		return false, fmt.Errorf("%w\nthe table is there; for the topic, run this as somebody who may create topics: %s", err, command)
+		return false, fmt.Errorf("%w\nthe table is there; if somebody else has to make the topic, this is the command: %s", err, command)
 	}
 	return true, nil
 }
