@@ -36,6 +36,7 @@ type flowing struct {
 	open   bool
 	lead   leader
 	next   int64 // the offset to fetch
+	era    int64 // of the position that the life began with
 	full   bool  // something was fetched that the goroutine has not taken
 	ready  chan *catch
 	told   hearsay
@@ -134,7 +135,7 @@ func (f *flow) live(parent context.Context) (progress bool, err error) {
 		return false, err
 	}
 	f.consumer.config.Handler.Begin(position)
-	ready := f.begin(lead, position.Next, start)
+	ready := f.begin(lead, position, start)
 	for {
 		select {
 		case <-ctx.Done():
@@ -164,12 +165,12 @@ func (f *flow) restart(why error) {
 	}
 }
 
-// begin lets the fetcher fetch from next on.
-func (f *flow) begin(lead leader, next, start int64) <-chan *catch {
+// begin lets the fetcher fetch from a position on.
+func (f *flow) begin(lead leader, p sink.Position, start int64) <-chan *catch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.flowing = flowing{
-		open: true, lead: lead, next: next, starts: [2]int64{start, start}, moved: time.Now(),
+		open: true, lead: lead, next: p.Next, era: p.Era, starts: [2]int64{start, start}, moved: time.Now(),
 		ready: make(chan *catch, 1), unwell: f.unwell,
 	}
 	defer f.session.wake()

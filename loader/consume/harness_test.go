@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tallyman/internal/kafkaconn"
 	"tallyman/internal/sandbox"
@@ -259,7 +261,9 @@ type running struct {
 	*Consumer
 	t        testing.TB
 	registry *prometheus.Registry
-	stop     func() error // ends it and returns what Run returned; again: the same
+	checked  bool         // the test asked what Run returned
+	wait     func() error // returns what Run returned
+	stop     func() error // ends it first
 }
 
 // start runs a consumer. change may be nil.
@@ -288,22 +292,58 @@ func (r *rig) start(change func(c *Config)) *running {
 	ended := make(chan error, 1)
 	go func() { ended <- consumer.Run(ctx) }()
 	run := &running{Consumer: consumer, t: r.t, registry: registry}
-	run.stop = sync.OnceValue(func() error {
-		cancel()
+	run.wait = sync.OnceValue(func() error {
+		defer cancel()
 		defer conn.Close()
+		run.checked = true
 		select {
 		case err := <-ended:
 			return err
 		case <-time.After(patience):
-			return errors.New("Run goes on after its context ended")
+			return errors.New("Run goes on")
 		}
 	})
+	run.stop = func() error {
+		cancel()
+		return run.wait()
+	}
 	r.t.Cleanup(func() {
+		if run.checked {
+			return
+		}
 		if err := run.stop(); err != nil {
 			r.t.Errorf("Run: %v", err)
 		}
 	})
 	return run
+}
+
+// untilHealthy waits until the consumer has no trouble.
+func (r *running) untilHealthy() {
+	r.t.Helper()
+	r.untilHealth("no trouble", func(err error) bool { return err == nil })
+}
+
+// untilUnhealthy waits until the consumer tells of a trouble.
+func (r *running) untilUnhealthy(want string) {
+	r.t.Helper()
+	r.untilHealth(want, func(err error) bool { return err != nil && strings.Contains(err.Error(), want) })
+}
+
+// untilHealth asks as a probe would, which has no other way.
+func (r *running) untilHealth(what string, condition func(error) bool) {
+	r.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); ; <-tick.C {
+		err := r.Healthy()
+		if condition(err) {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("waited %v for %s, Healthy: %v", patience, what, err)
+		}
+	}
 }
 
 // metric returns the sum of a metric's samples.
@@ -354,6 +394,21 @@ func (r *rig) produce(number int32, values ...string) {
 	if err := client.ProduceSync(r.t.Context(), records(number, values...)...).FirstErr(); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// lie has the broker answer, once, that a partition's log begins far ahead.
+func (r *rig) lie(number int32) *atomic.Int64 {
+	var told atomic.Int64
+	r.broker.Cluster().ControlKey(int16(kmsg.ListOffsets), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		told.Add(1)
+		answer := request.ResponseKind().(*kmsg.ListOffsetsResponse)
+		t, p := kmsg.NewListOffsetsResponseTopic(), kmsg.NewListOffsetsResponseTopicPartition()
+		p.Partition, p.Offset = number, 1<<40
+		t.Topic, t.Partitions = topic, append(t.Partitions, p)
+		answer.Topics = append(answer.Topics, t)
+		return answer, nil, true
+	})
+	return &told
 }
 
 func records(number int32, values ...string) []*kgo.Record {

@@ -88,6 +88,7 @@ func (s *session) run(generation context.Context) {
 	}
 	s.working.Go(s.keepLayout)
 	s.working.Go(s.keepHints)
+	s.working.Go(s.keepEras)
 	s.working.Go(s.watch)
 	<-s.ctx.Done()
 	s.working.Wait()
@@ -119,6 +120,7 @@ func (s *session) again(why string, args ...any) {
 
 const (
 	hintEvery = time.Second            // how often the group is told of positions
+	eraEvery  = 2 * time.Second        // how often the warehouse is asked for rewinds
 	lookPause = 100 * time.Millisecond // least time between two looks at the layout
 	lastWait  = time.Second            // for the answer to the last hint
 )
@@ -162,6 +164,33 @@ func (s *session) lastHint() {
 	case <-timer.C:
 	}
 	s.consumer.takeHints() // what is left belongs to a generation that is over
+}
+
+// keepEras notices a rewind, also where nothing comes that could be committed
+// and run into it.
+func (s *session) keepEras() {
+	partitions := make([]sink.Partition, 0, len(s.flows))
+	for _, f := range s.flows {
+		partitions = append(partitions, f.partition)
+	}
+	for sleep(s.ctx, eraEvery) {
+		positions, err := s.consumer.config.Positions.Assign(s.ctx, s.consumer.config.Revision, partitions)
+		if err != nil {
+			continue // an outage: whoever needs the warehouse tells of it
+		}
+		for _, p := range positions {
+			s.flows[p.Partition.Number].expect(p.Era)
+		}
+	}
+}
+
+// expect ends a life that began in an earlier era than the warehouse has.
+func (f *flow) expect(era int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open && f.era < era {
+		f.end(&doubt{"it was rewound"})
+	}
 }
 
 // keepLayout looks at the topic's leaders, every so often and when asked to.
