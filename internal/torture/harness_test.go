@@ -147,7 +147,7 @@ func (s *site) count(sql string) int64 {
 func (s *site) await(sql string, want int64) {
 	s.t.Helper()
 	last, moved := int64(-1), time.Now()
-	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {
+	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
 		n := s.count(sql)
 		if n >= want {
 			tick.Stop()
