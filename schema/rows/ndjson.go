@@ -10,9 +10,13 @@ import (
 	"github.com/google/uuid"
 )
 
-// maxDepth bounds the nesting of a JSON value, in arrays and objects.
-// PostgreSQL's parser runs out of stack a few thousand levels further down.
-const maxDepth = 256
+// minExpansion and maxExpansion bound the tuples of an NDJSON value, in bytes
+// and as a multiple of its size, whichever is more: a line of {} makes a NULL of
+// every column, so a message of a few kilobytes could fill any memory.
+const (
+	minExpansion = 64 << 20
+	maxExpansion = 4
+)
 
 // decoder reads the lines of an NDJSON value.
 type decoder struct {
@@ -20,14 +24,20 @@ type decoder struct {
 	source bytes.Buffer
 	json   *jsontext.Decoder
 	quoted [][]byte // the columns' names as they are usually spelled, in quotes
+	order  []int    // the column of each key in the row before; most producers keep to one order
 	fields [][]byte // the raw value of each column in the current row; nil: missing
 }
 
 func newDecoder(c *Codec) *decoder {
 	d := &decoder{codec: c, fields: make([][]byte, len(c.columns))}
 	d.json = jsontext.NewDecoder(&d.source)
-	for _, col := range c.columns {
-		d.quoted = append(d.quoted, []byte(`"`+col.Name+`"`))
+	for i, col := range c.columns {
+		quoted := []byte(`"` + col.Name + `"`)
+		if bytes.IndexByte(quoted, '\\') >= 0 {
+			quoted = nil // as JSON it would be another name
+		}
+		d.quoted = append(d.quoted, quoted)
+		d.order = append(d.order, i)
 	}
 	return d
 }
@@ -37,34 +47,32 @@ func newDecoder(c *Codec) *decoder {
 // Each line is one JSON object (RFC 8259) whose keys are the manifest's
 // columns, in any order; the last newline may be missing, and a carriage
 // return before one is ignored. A key that is missing or null is NULL.
-// Unknown and repeated keys, at any depth, lone surrogates, \u0000 and more
-// than 256 levels of nesting are refused. By column type a value is: true or
-// false; a number without point and exponent; a number, or one of the strings
-// NaN, Infinity and -Infinity; a string; a string with a time of RFC 3339; a
-// string with any spelling of a UUID; any value but null, kept as it is
-// spelled. The error is *Error, and dst then comes back as it was.
+// Unknown keys are refused, and so are repeated keys at any depth, lone
+// surrogates, \u0000, a value nested deeper than 1,000 levels, and more than 64
+// MiB of tuples that are also more than four times the value. By column type a
+// value is: true or false; a number without point and exponent; a number, or
+// one of the strings NaN, Infinity and -Infinity; a string; a string with a time
+// of RFC 3339; a string with any spelling of a UUID; any value but null, kept as
+// it is spelled. The error is *Error, and dst then comes back as it was.
 func (c *Codec) AppendNDJSON(dst []byte, id uuid.UUID, value []byte) ([]byte, int, error) {
 	d := c.decoder.Get().(*decoder)
 	defer d.release()
 	d.source = *bytes.NewBuffer(value)
 	d.json.Reset(&d.source)
 	out, n := dst, 0
+	limit := len(dst) + max(minExpansion, maxExpansion*len(value))
 	for pos := 0; pos < len(value); {
 		end, next := len(value), len(value)
 		if i := bytes.IndexByte(value[pos:], '\n'); i >= 0 {
 			end, next = pos+i, pos+i+1
 		}
 		n++
-		if isBlank(value[pos:end]) {
-			return dst, 0, &Error{Row: n, Detail: "a blank line"}
-		}
-		e := d.read(value)
+		e := d.read(value, pos, end)
 		if e == nil {
-			if at := int(d.json.InputOffset()); at > end || !isBlank(value[at:end]) {
-				e = &Error{Detail: "want one JSON object a line"}
-			} else {
-				out, e = d.encode(out, id)
-			}
+			out, e = d.encode(out, id)
+		}
+		if e == nil && len(out) > limit {
+			e = &Error{Detail: fmt.Sprintf("the rows are too sparse: %d bytes of JSON make more than %d bytes of tuples", len(value), limit-len(dst))}
 		}
 		if e != nil {
 			e.Row = n
@@ -83,8 +91,26 @@ func (d *decoder) release() {
 	d.codec.decoder.Put(d)
 }
 
-// read reads one object into fields, which then point into value.
-func (d *decoder) read(value []byte) *Error {
+// read reads the object in value[pos:end], the next line, into fields, which
+// then point into value.
+func (d *decoder) read(value []byte, pos, end int) *Error {
+	if isBlank(value[pos:end]) {
+		return &Error{Detail: "a blank line"}
+	}
+	if err := checkDepth(value[pos:end], 1+maxDepth); err != nil {
+		return &Error{Detail: err.Error()}
+	}
+	if e := d.object(value); e != nil {
+		return e
+	}
+	if at := int(d.json.InputOffset()); at > end || !isBlank(value[at:end]) {
+		return &Error{Detail: "want one JSON object a line"}
+	}
+	return nil
+}
+
+// object reads the next JSON object of value into fields.
+func (d *decoder) object(value []byte) *Error {
 	clear(d.fields)
 	if d.json.PeekKind() != jsontext.KindBeginObject {
 		if _, err := d.json.ReadValue(); err != nil {
@@ -117,17 +143,19 @@ func (d *decoder) read(value []byte) *Error {
 	return nil
 }
 
-// find returns the column that a key in quotes names; guess is the likely one,
-// because most producers write keys in the manifest's order.
-func (d *decoder) find(quoted []byte, guess int) (int, bool) {
-	if guess < len(d.quoted) && bytes.Equal(quoted, d.quoted[guess]) {
-		return guess, true
+// find returns the column that a row's i-th key, in quotes, names.
+func (d *decoder) find(quoted []byte, i int) (int, bool) {
+	if i < len(d.order) && bytes.Equal(quoted, d.quoted[d.order[i]]) {
+		return d.order[i], true
 	}
 	name, err := unquote(quoted)
 	if err != nil {
 		return 0, false
 	}
 	at, ok := d.codec.byName[string(name)]
+	if ok && i < len(d.order) {
+		d.order[i] = at
+	}
 	return at, ok
 }
 
@@ -137,9 +165,12 @@ func (d *decoder) encode(dst []byte, id uuid.UUID) ([]byte, *Error) {
 	for i, raw := range d.fields {
 		col := &d.codec.columns[i]
 		var err error
-		if len(raw) == 0 || raw[0] == 'n' {
+		switch {
+		case raw == nil && !col.Nullable:
+			err = errors.New("the key is missing, and the column is required")
+		case raw == nil || raw[0] == 'n':
 			dst, err = appendNull(dst, col)
-		} else {
+		default:
 			dst, err = col.json(dst, raw)
 		}
 		if err != nil {

@@ -15,8 +15,9 @@
 //	uuid         16 bytes
 //	json         the JSON text as it was given
 //
-// The encoders are strict: nothing is rounded, trimmed or repaired, but for
-// one thing, said at Append. A row that they refuse leaves no trace in dst.
+// The encoders are strict: nothing is trimmed, normalised or repaired, but for
+// two things: a decimal number becomes the nearest float64, and Append cuts a
+// time to its microsecond. A row that they refuse leaves no trace in dst.
 package rows
 
 import (
@@ -149,7 +150,7 @@ type Field struct {
 // column type a field is: true, false, t, f, 1 or 0 in any case; a decimal
 // integer; a decimal number, NaN, Infinity or -Infinity; any text; a time of
 // RFC 3339, or one with a blank for T or with the hour alone as its zone; any
-// spelling of a UUID; JSON. The error is *Error, and dst then comes back as it was.
+// spelling of a UUID; JSON, with the limits of AppendNDJSON. The error is *Error, and dst then comes back as it was.
 func (c *Codec) AppendText(dst []byte, id uuid.UUID, fields []Field) ([]byte, error) {
 	if len(fields) != len(c.columns) {
 		return dst, &Error{Detail: fmt.Sprintf("%d fields for %d columns", len(fields), len(c.columns))}

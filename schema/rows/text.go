@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -15,12 +13,19 @@ import (
 )
 
 func boolText(dst, text []byte) ([]byte, error) {
-	for _, word := range [...]struct {
-		spelling string
-		value    bool
-	}{{"true", true}, {"t", true}, {"1", true}, {"false", false}, {"f", false}, {"0", false}} {
-		if strings.EqualFold(string(text), word.spelling) {
-			return appendBool(dst, word.value), nil
+	var word [len("false")]byte
+	if len(text) <= len(word) {
+		for i, c := range text { // ASCII only: in Unicode "falſe" folds to it too
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			word[i] = c
+		}
+		switch string(word[:len(text)]) {
+		case "true", "t", "1":
+			return appendBool(dst, true), nil
+		case "false", "f", "0":
+			return appendBool(dst, false), nil
 		}
 	}
 	return dst, fmt.Errorf("%s is not a bool: want true, false, t, f, 1 or 0", quote(text))
@@ -97,7 +102,10 @@ func appendDecimal(dst, text []byte) ([]byte, error) {
 		return dst, fmt.Errorf("%s does not fit float64", quote(text))
 	}
 	if f == 0 {
-		mantissa, _, _ := bytes.Cut(bytes.ToLower(text), []byte("e"))
+		mantissa := text
+		if i := bytes.IndexAny(text, "eE"); i >= 0 {
+			mantissa = text[:i]
+		}
 		if bytes.ContainsAny(mantissa, "123456789") {
 			return dst, fmt.Errorf("%s is too small for float64: it would become 0", quote(text))
 		}
@@ -140,15 +148,15 @@ func jsonText(dst, text []byte) ([]byte, error) {
 	if err := checkLength(len(text)); err != nil {
 		return dst, err
 	}
-	if err := checkDepth(text); err != nil {
+	if err := checkDepth(text, maxDepth); err != nil {
 		return dst, err
+	}
+	if jsontext.Value(text).IsValid() { // without a decoder of our own
+		return jsonJSON(dst, text)
 	}
 	dec := jsontext.NewDecoder(bytes.NewBuffer(text))
 	if _, err := dec.ReadValue(); err != nil {
 		return dst, jsonError(err)
 	}
-	if _, err := dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return dst, fmt.Errorf("%s is not one JSON value: something follows it", quote(text))
-	}
-	return jsonJSON(dst, text)
+	return dst, fmt.Errorf("%s is not one JSON value: something follows it", quote(text))
 }

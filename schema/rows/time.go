@@ -52,6 +52,8 @@ func appendTimeText[T ~[]byte | ~string](dst []byte, s T, style timeStyle) ([]by
 		return fail(form)
 	case t != 'T' && t != 't' && (t != ' ' || style != relaxed):
 		return fail(form)
+	case year == 0:
+		return fail("calendars disagree on the year 0")
 	case month < 1 || month > 12 || day < 1 || day > daysIn(year, month):
 		return fail("there is no such day")
 	case second == 60:

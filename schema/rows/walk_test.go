@@ -1,0 +1,144 @@
+package rows_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"tallyman/schema"
+	"tallyman/schema/rows"
+)
+
+// walkCodec is of two columns, text (nullable) and int64, and _batch_id.
+func walkCodec(t testing.TB) *rows.Codec {
+	return newCodec(t, schema.Manifest{BatchID: true, Columns: []schema.Column{
+		{Name: "note", Type: schema.Text, Nullable: true}, {Name: "n", Type: schema.Int64},
+	}})
+}
+
+// The layout is frozen: these bytes are written out by hand.
+func TestWalk(t *testing.T) {
+	t.Parallel()
+	codec := walkCodec(t)
+	const (
+		fields = "\x00\x03"
+		note   = "\x00\x00\x00\x02hi"
+		null   = "\xff\xff\xff\xff"
+		n      = "\x00\x00\x00\x08\xff\xff\xff\xff\xff\xff\xff\xfe"
+		id     = "\x00\x00\x00\x10\x01\x92\xf0\xc1\x2b\x3c\x7d\x4e\x8f\x50\x61\x72\x83\x94\x0a\x1b"
+		one    = fields + note + n + id
+		two    = fields + null + n + id
+	)
+	appended, err := codec.Append(nil, batchID, []any{"hi", -2})
+	if err != nil || string(appended) != one {
+		t.Fatalf("Append gave %x, %v, want %x", appended, err, one)
+	}
+	for name, tc := range map[string]struct {
+		value string
+		n     int
+		want  string // empty: it walks
+	}{
+		"none":           {"", 0, ``},
+		"one":            {one, 1, ``},
+		"two":            {one + two, 2, ``},
+		"count too low":  {one + two, 1, `38 bytes follow the last of 1 rows`},
+		"count too high": {one + two, 3, `row 3: the value ends after 2 of 3 rows`},
+		"count negative": {one, -1, `40 bytes follow the last of -1 rows`},
+		"a byte more":    {one + "\x00", 1, `1 bytes follow the last of 1 rows`},
+		"half a head":    {one + "\x00", 2, `row 2: the value ends after 1 of 2 rows`},
+		"COPY's header":  {"PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00" + one, 1, `row 1: 20551 fields, want 3`},
+		"COPY's trailer": {one + "\xff\xff", 1, `2 bytes follow the last of 1 rows`},
+		"trailer inside": {one + "\xff\xff" + two, 3, `row 2: 65535 fields, want 3`},
+		"fields missing": {"\x00\x02" + note + id, 1, `row 1: 2 fields, want 3`},
+		"fields added":   {"\x00\x04" + note + n + id + null, 1, `row 1: 4 fields, want 3`},
+		"no fields":      {"\x00\x00", 1, `row 1: 0 fields, want 3`},
+
+		"NULL in a required column":     {one + fields + note + null + id, 2, `row 2, column "n": NULL in a required column`},
+		"NULL for _batch_id":            {fields + note + n + null, 1, `row 1, column "_batch_id": NULL in a required column`},
+		"negative length":               {fields + "\xff\xff\xff\xfe" + n + id, 1, `row 1, column "note": a length of -2`},
+		"least length":                  {fields + "\x80\x00\x00\x00" + n + id, 1, `row 1, column "note": a length of -2147483648`},
+		"negative length, of a size":    {fields + note + "\xff\xff\xff\xf8" + id, 1, `row 1, column "n": a length of -8`},
+		"greatest length":               {fields + "\x7f\xff\xff\xff" + n + id, 1, `row 1, column "note": 2147483647 bytes, but only 32 are left in the value`},
+		"length a byte too great":       {fields + note + n + "\x00\x00\x00\x11" + id[4:], 1, `row 1, column "_batch_id": 17 bytes, want 16`},
+		"int64 of four bytes":           {fields + note + "\x00\x00\x00\x04\x00\x00\x00\x01" + id, 1, `row 1, column "n": 4 bytes, want 8`},
+		"int64 of no bytes":             {fields + note + "\x00\x00\x00\x00" + id, 1, `row 1, column "n": 0 bytes, want 8`},
+		"last text swallows the number": {fields + "\x00\x00\x00\x0ehi" + n + id, 1, `row 1, column "n": 16 bytes, want 8`},
+		"other _batch_id":               {one + strings.Replace(one, "\x0a\x1b", "\x0a\x1c", 1), 2, `row 2, column "_batch_id": the id 0192f0c1-2b3c-7d4e-8f50-617283940a1c is not the batch's, 0192f0c1-2b3c-7d4e-8f50-617283940a1b`},
+	} {
+		err := codec.Walk([]byte(tc.value), tc.n, batchID)
+		if tc.want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		var e *rows.Error
+		if !errors.As(err, &e) || e.Error() != tc.want {
+			t.Errorf("%s:\n got %v\nwant %s", name, err, tc.want)
+		}
+	}
+	for end := range len(one + two) {
+		if err := codec.Walk([]byte(one + two)[:end], 2, batchID); err == nil {
+			t.Errorf("cut to %d of %d bytes, it walks", end, len(one+two))
+		}
+	}
+}
+
+// FuzzWalk: it never panics; what walks is exactly the tuples that it says it
+// is, as told by a plain reader of the layout; it walks with no other count and
+// no other id; and cut anywhere it does not walk.
+func FuzzWalk(f *testing.F) {
+	codec := walkCodec(f)
+	for _, row := range [][]any{{"hi", 1}, {nil, -1}, {strings.Repeat("x", 300), 1 << 40}} {
+		tuple, err := codec.Append(nil, batchID, row)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(tuple, 1)
+		f.Add(append(bytes.Clone(tuple), tuple...), 2)
+	}
+	f.Add([]byte{}, 0)
+	f.Add([]byte("\x00\x03\xff\xff\xff\xfe\x7f\xff\xff\xff"), 3)
+	f.Fuzz(func(t *testing.T, value []byte, n int) {
+		if codec.Walk(value, n, batchID) != nil {
+			return
+		}
+		var again []byte
+		count := 0
+		for rest := value; len(rest) > 0; count++ {
+			again = binary.BigEndian.AppendUint16(again, 3)
+			rest = rest[2:]
+			for i, size := range []int{-1, 8, 16} {
+				length := int(int32(binary.BigEndian.Uint32(rest)))
+				again = append(again, rest[:4]...)
+				rest = rest[4:]
+				if length == -1 && i == 0 {
+					continue
+				}
+				if size != -1 && length != size || i == 2 && uuid.UUID(rest[:16]) != batchID {
+					t.Fatalf("walks with field %d of %d bytes: %x", i, length, value)
+				}
+				again = append(again, rest[:length]...)
+				rest = rest[length:]
+			}
+		}
+		if len(value) == 0 {
+			return
+		}
+		if n != count || !bytes.Equal(again, value) {
+			t.Fatalf("walks as %d rows, but has %d: %x", n, count, value)
+		}
+		for _, other := range []int{n + 1, n - 1} {
+			if codec.Walk(value, other, batchID) == nil {
+				t.Fatalf("walks as %d rows too: %x", other, value)
+			}
+		}
+		if codec.Walk(value, n, uuid.Nil) == nil || codec.Walk(value[:len(value)-1], n, batchID) == nil {
+			t.Fatalf("walks under another id, or cut: %x", value)
+		}
+	})
+}
