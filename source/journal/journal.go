@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -34,8 +37,9 @@ var (
 type Config struct {
 	// Dir is the directory; it is made if it does not exist. Required.
 	Dir string
-	// Source is the producer's name, written into every batch. A journal
-	// belongs to the source that made it. Required.
+	// Source is the producer's name, written into every batch: 1 to 255 bytes
+	// of UTF-8 without control characters. A journal belongs to the source that
+	// made it. Required.
 	Source string
 	// MaxMessageBytes is the topic's message limit: what exceeds it,
 	// uncompressed, is refused. Defaults to 1 MiB.
@@ -71,8 +75,11 @@ type Journal struct {
 func Open(cfg Config) (*Journal, error) { return open(cfg, vfs.Default, os.Exit) }
 
 func open(cfg Config, fs vfs.FS, exit func(int)) (*Journal, error) {
-	if cfg.Dir == "" || cfg.Source == "" {
-		return nil, errors.New("open journal: Dir and Source are required")
+	if cfg.Dir == "" {
+		return nil, errors.New("open journal: Dir is required")
+	}
+	if err := checkSource(cfg.Source); err != nil {
+		return nil, fmt.Errorf("open journal: %w", err)
 	}
 	if cfg.MaxMessageBytes == 0 {
 		cfg.MaxMessageBytes = defaultMaxMessageBytes
@@ -104,6 +111,15 @@ func open(cfg Config, fs vfs.FS, exit func(int)) (*Journal, error) {
 		return nil, fmt.Errorf("open journal %s: %w", cfg.Dir, errors.Join(err, j.Close()))
 	}
 	return j, nil
+}
+
+// checkSource refuses a name that the envelope can't carry.
+func checkSource(name string) error {
+	const limit = 255
+	if name == "" || len(name) > limit || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return fmt.Errorf("source name %q must be 1 to %d bytes of UTF-8 without control characters", name, limit)
+	}
+	return nil
 }
 
 // acquire takes the directory's lock.

@@ -9,55 +9,30 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// Unpublished returns the streams that have unpublished batches.
-func (j *Journal) Unpublished() ([]Stream, error) {
-	if err := j.enter(); err != nil {
-		return nil, err
-	}
-	defer j.using.Done()
-	it, err := j.db.NewIter(bounds([]byte{kindUnpublished}))
-	if err != nil {
-		return nil, fmt.Errorf("list unpublished streams: %w", err)
-	}
-	var streams []Stream
-	for ok := it.First(); ok; {
-		k, err := parseKey(it.Key()[1:])
-		if err != nil {
-			return nil, errors.Join(err, it.Close())
+// Unpublished returns the unpublished batches, stream by stream in the order
+// of sequences. An error ends it.
+func (j *Journal) Unpublished() iter.Seq2[Key, error] {
+	return func(yield func(Key, error) bool) {
+		if err := j.enter(); err != nil {
+			yield(Key{}, err)
+			return
 		}
-		streams = append(streams, k.Stream)
-		ok = it.SeekGE(upper(appendStream(nil, kindUnpublished, k.Stream)))
+		defer j.using.Done()
+		err := j.scan(kindUnpublished, func(key, _ []byte) error {
+			k, err := parseKey(key)
+			if err == nil && !yield(k, nil) {
+				return errStop
+			}
+			return err
+		})
+		if err != nil && !errors.Is(err, errStop) {
+			yield(Key{}, fmt.Errorf("list unpublished batches: %w", err))
+		}
 	}
-	if err := it.Close(); err != nil {
-		return nil, fmt.Errorf("list unpublished streams: %w", err)
-	}
-	return streams, nil
 }
 
-// NextUnpublished returns the first unpublished batch of a stream at or after a
-// sequence; false: there is none.
-func (j *Journal) NextUnpublished(s Stream, from uint64) (uint64, bool, error) {
-	if err := j.enter(); err != nil {
-		return 0, false, err
-	}
-	defer j.using.Done()
-	it, err := j.db.NewIter(&pebble.IterOptions{
-		LowerBound: storeKey(kindUnpublished, Key{Stream: s, Sequence: from}),
-		UpperBound: upper(appendStream(nil, kindUnpublished, s)),
-	})
-	if err != nil {
-		return 0, false, fmt.Errorf("find unpublished batches: %w", err)
-	}
-	var k Key
-	found := it.First()
-	if found {
-		k, err = parseKey(it.Key()[1:])
-	}
-	if err = errors.Join(err, it.Close()); err != nil {
-		return 0, false, fmt.Errorf("find unpublished batches: %w", err)
-	}
-	return k.Sequence, found, nil
-}
+// errStop ends a scan early.
+var errStop = errors.New("stop")
 
 // Get reads one batch and checks its checksum and digest.
 func (j *Journal) Get(k Key) (*Record, error) {

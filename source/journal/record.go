@@ -105,7 +105,7 @@ func parseRecord(k Key, b []byte) (*Record, error) {
 	p := parser{rest: body[1:]}
 	topic, key := p.part(), p.part()
 	var headers []batch.Header
-	for range p.count() {
+	for n := p.count(); n > 0 && !p.bad; n-- {
 		headers = append(headers, batch.Header{Key: string(p.part()), Value: p.part()})
 	}
 	value := p.part()

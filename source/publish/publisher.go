@@ -83,53 +83,39 @@ func (p *Publisher) Start() error {
 	if p.started {
 		return nil
 	}
-	left, err := p.cfg.Journal.Unpublished()
-	if err != nil {
-		return fmt.Errorf("start publisher: %w", err)
-	}
-	p.started = true
-	for _, s := range left {
-		if s.Incarnation == p.cfg.Journal.Incarnation() {
-			continue // announced batch by batch
-		}
-		l, err := p.inherit(s)
+	for key, err := range p.cfg.Journal.Unpublished() {
 		if err != nil {
 			return fmt.Errorf("start publisher: %w", err)
 		}
-		p.lanes[s] = l
+		if key.Incarnation != p.cfg.Journal.Incarnation() { // this opening's are announced one by one
+			p.lane(key.Stream).announce(key.Sequence, nil)
+		}
 	}
+	p.started = true
 	for _, l := range p.lanes {
 		p.run(l)
 	}
 	return nil
 }
 
-// inherit makes the lane of a stream that an earlier opening left unfinished.
-func (p *Publisher) inherit(s journal.Stream) (*lane, error) {
-	l := newLane(p, s)
-	for from := uint64(1); ; {
-		n, ok, err := p.cfg.Journal.NextUnpublished(s, from)
-		if err != nil || !ok {
-			return l, err
+// lane returns a stream's lane. Callers hold p.mu.
+func (p *Publisher) lane(s journal.Stream) *lane {
+	l := p.lanes[s]
+	if l == nil {
+		l = newLane(p, s)
+		p.lanes[s] = l
+		if p.started {
+			p.run(l)
 		}
-		l.announce(n, nil)
-		from = n + 1
 	}
+	return l
 }
 
 // Appended announces a batch of this opening that the journal now holds.
 func (p *Publisher) Appended(r *journal.Record) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := p.lanes[r.Key.Stream]
-	if l == nil {
-		l = newLane(p, r.Key.Stream)
-		p.lanes[r.Key.Stream] = l
-		if p.started {
-			p.run(l)
-		}
-	}
-	l.announce(r.Key.Sequence, r)
+	p.lane(r.Key.Stream).announce(r.Key.Sequence, r)
 }
 
 // run starts a lane's goroutine, unless the publisher is closed. Callers hold p.mu.
