@@ -38,6 +38,9 @@ type BrokerConfig struct {
 	Settings map[string]string
 	// Logger gets the broker's own lines at debug level. Defaults to none.
 	Logger *slog.Logger
+	// Listen makes the listeners, so that a test can stand between brokers and
+	// clients. Defaults to net.Listen.
+	Listen func(network, address string) (net.Listener, error)
 }
 
 // Broker is an embedded Kafka cluster. Topics are never created by asking for
@@ -91,6 +94,9 @@ func (b *Broker) Start(context.Context) error {
 	}
 	if b.config.DataDir != "" {
 		options = append(options, kfake.DataDir(b.config.DataDir))
+	}
+	if b.config.Listen != nil {
+		options = append(options, kfake.ListenFn(b.config.Listen))
 	}
 	cluster, err := kfake.NewCluster(options...)
 	if err != nil {
