@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tallyman/cmd/tallyman/internal/settings"
+	"tallyman/schema"
+	"tallyman/source/intake"
+)
+
+// pushFlags are the flags of push that are no settings.
+type pushFlags struct {
+	manifest, format, null, again string
+	output                        *format
+}
+
+func newPush(p *program) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "push NS/NAME [FILE... | -]",
+		GroupID: groupRun,
+		Short:   "Publish the rows of CSV and NDJSON files",
+		Long: `Publish the rows of CSV and NDJSON files, or of standard input, to a dataset's topic.
+
+The same content is loaded once, from whichever machine and under whichever name it is pushed:
+a batch's id is derived from the file's bytes, uncompressed. So a push that was interrupted, or
+whose outcome is not known, is simply repeated. A file is read whole before its first batch is
+published, and a row that can't be read refuses the file, naming line and column. The status is 0
+only when Kafka has acknowledged everything.
+
+CSV is as in RFC 4180, with a header that names the columns in any order; columns that may be NULL
+can be left out. A field that is empty without quotes is NULL, one that is "" is the empty text.
+NDJSON is one object a line. The format is told by the name (.csv, .ndjson, .jsonl); what is
+compressed by gzip or zstd is decompressed.
+
+Each push keeps a journal under push in source.dir. It may be removed once the rows are loaded.`,
+		Example: `  tallyman push ads/conversions --manifest conversions.yaml monday.csv tuesday.csv.gz
+  tallyman push ads/conversions --manifest conversions.yaml --format ndjson - < rows
+  tallyman push ads/conversions --manifest conversions.yaml monday.csv --again "the correction of June"`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	var f pushFlags
+	flags := cmd.Flags()
+	flags.StringVar(&f.manifest, "manifest", "", "the dataset's manifest, a YAML `file`")
+	flags.StringVar(&f.format, "format", "", "`csv or ndjson`, whatever the names say; needed for standard input")
+	flags.StringVar(&f.null, "null", "", "the `text` of a CSV field that, without quotes, means NULL (default the empty text)")
+	flags.StringVar(&f.again, "again", "", "load content once more that was pushed before; the `label` is part of the ids")
+	f.output = formatFlag(cmd)
+	settingFlags(cmd, "kafka", "source")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		m, files, err := f.parse(args)
+		if err != nil {
+			return &usageError{command: cmd.CommandPath(), err: err}
+		}
+		cfg, err := p.settings(cmd, settings.Kafka)
+		if err != nil {
+			return err
+		}
+		return p.push(cmd.Context(), cfg, &f, pushWork{manifest: m, files: files})
+	}
+	return cmd
+}
+
+// pushWork is what is pushed.
+type pushWork struct {
+	manifest schema.Manifest
+	files    []intake.File
+}
+
+// parse reads what the command line names.
+func (f *pushFlags) parse(args []string) (m schema.Manifest, files []intake.File, err error) {
+	dataset, err := schema.ParseDataset(args[0])
+	if err != nil {
+		return m, nil, err
+	}
+	if f.manifest == "" {
+		return m, nil, errors.New("--manifest is needed: the file that tallyman dataset apply was given")
+	}
+	if m, err = readManifest(f.manifest); err != nil {
+		return m, nil, err
+	}
+	if m.Dataset != dataset {
+		return m, nil, fmt.Errorf("%s is the manifest of %s, not of %s", f.manifest, m.Dataset, dataset)
+	}
+	names := args[1:]
+	if len(names) == 0 {
+		names = []string{intake.Stdin}
+	}
+	stdin := 0
+	for _, name := range names {
+		file := intake.File{Name: name, Format: intake.Format(f.format)}
+		switch {
+		case f.format != "" && file.Format != intake.CSV && file.Format != intake.NDJSON:
+			return m, nil, fmt.Errorf("--format %q is neither csv nor ndjson", f.format)
+		case f.format == "" && name == intake.Stdin:
+			return m, nil, errors.New("--format is needed for standard input: csv or ndjson")
+		case f.format == "":
+			if file.Format, err = intake.FormatOf(name); err != nil {
+				return m, nil, fmt.Errorf("%w; --format tells it", err)
+			}
+		}
+		if name == intake.Stdin {
+			stdin++
+		}
+		files = append(files, file)
+	}
+	if stdin > 1 {
+		return m, nil, errors.New("standard input can be read only once")
+	}
+	return m, files, nil
+}
+
+// pushed is what became of one file.
+type pushed struct {
+	intake.Report
+	Error string `json:"error,omitempty"`
+}
+
+// push pushes one file after another. One that is refused holds up no other.
+func (p *program) push(ctx context.Context, cfg settings.Config, f *pushFlags, work pushWork) error {
+	dir, err := p.stateDir(cfg)
+	if err != nil {
+		return err
+	}
+	name, err := sourceName(cfg)
+	if err != nil {
+		return err
+	}
+	conn, err := p.kafka(cfg)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+
+	results := []pushed{}
+	var failed []error
+	for _, file := range work.files {
+		if ctx.Err() != nil {
+			failed = append(failed, fmt.Errorf("%s: not begun: %w", file.Name, context.Cause(ctx)))
+			continue
+		}
+		shown := newPushProgress(p, file.Name)
+		in, err := intake.New(intake.Config{
+			Manifest: work.manifest, Conn: conn, Dir: dir, Source: name, Null: f.null, Again: f.again,
+			Stdin: p.stdin, Progress: shown.tell, Logger: shown.program(p).logger(cfg),
+		})
+		if err != nil {
+			return err
+		}
+		report, err := in.Push(ctx, file)
+		shown.progress.end()
+		result := pushed{Report: report}
+		if err != nil {
+			result.Error = err.Error()
+			failed = append(failed, err)
+		} else if *f.output == asTable {
+			fmt.Fprintln(p.stdout, printable(result.String()))
+		}
+		results = append(results, result)
+	}
+	if *f.output == asJSON {
+		err = printJSON(p.stdout, struct {
+			Files []pushed `json:"files"`
+		}{results})
+	}
+	return errors.Join(append(failed, err)...)
+}
+
+// String is the line that a person reads.
+func (r pushed) String() string {
+	how := "published"
+	if r.Again {
+		how = "published before, and once more under the same ids"
+	}
+	return fmt.Sprintf("%s: %d rows in %d batches %s", r.File, r.Rows, r.Batches, how)
+}
+
+// pushProgress shows a push: a bar, or a count in the lines, for each stage.
+type pushProgress struct {
+	progress *progress
+	name     string
+	bars     map[intake.Stage]*bar
+}
+
+func newPushProgress(p *program, name string) *pushProgress {
+	return &pushProgress{progress: newProgress(p.stderr), name: printable(filepath.Base(name)), bars: map[intake.Stage]*bar{}}
+}
+
+func (s *pushProgress) tell(at intake.Progress) {
+	b := s.bars[at.Stage]
+	if b == nil {
+		unit := map[intake.Stage]string{intake.Hashing: "bytes read", intake.Encoding: "bytes encoded", intake.Publishing: "batches published"}
+		b = s.progress.add(s.name+": "+unit[at.Stage], at.Total)
+		s.bars[at.Stage] = b
+	}
+	b.set(at.Done)
+}
+
+// program returns p with its log above the bars.
+func (s *pushProgress) program(p *program) *program {
+	with := *p
+	with.stderr = s
+	return &with
+}
+
+// Write prints lines of the log.
+func (s *pushProgress) Write(lines []byte) (int, error) {
+	s.progress.note(strings.TrimSuffix(string(lines), "\n"))
+	return len(lines), nil
+}
+
+// stateDir returns where sources keep their journals.
+func (p *program) stateDir(cfg settings.Config) (string, error) {
+	if cfg.SourceDir != "" {
+		return cfg.SourceDir, nil
+	}
+	var home string
+	for _, e := range p.env {
+		name, value, _ := strings.Cut(e, "=")
+		switch {
+		case name == "XDG_STATE_HOME" && filepath.IsAbs(value): // others are to be ignored, by its specification
+			return filepath.Join(value, "tallyman"), nil
+		case name == "HOME":
+			home = value
+		}
+	}
+	if home == "" {
+		return "", errors.New("there is no directory for journals: set source.dir, TALLYMAN_SOURCE_DIR or --source-dir")
+	}
+	return filepath.Join(home, ".local", "state", "tallyman"), nil
+}
+
+// sourceName returns what sources call themselves.
+func sourceName(cfg settings.Config) (string, error) {
+	if cfg.SourceName != "" {
+		return cfg.SourceName, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("set source.name: %w", err)
+	}
+	return host, nil
+}
