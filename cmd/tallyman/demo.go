@@ -74,6 +74,11 @@ func (p *program) demo(ctx context.Context, o demoOptions, sabotage demo.Sabotag
 	}
 	show := &demoProgress{progress: newProgress(p.stderr)}
 	show.Note(fmt.Sprintf("seed %d: starting a Kafka broker and a PostgreSQL", o.seed))
+	defer func() {
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted; nothing was compared")
+		}
+	}()
 	d, err := demo.Start(ctx, demo.Config{
 		Rows: o.rows, Loaders: o.loaders, Chaos: o.chaos, Keep: o.keep, Seed: o.seed,
 		Sabotage: sabotage, Executable: executable, Env: p.env, Progress: show,
@@ -89,7 +94,7 @@ func (p *program) demo(ctx context.Context, o demoOptions, sabotage demo.Sabotag
 	if err != nil {
 		return err
 	}
-	if err := p.printDemo(result, *o.output); err != nil {
+	if err := p.printDemo(result, o); err != nil {
 		return err
 	}
 	if o.keep {
@@ -119,13 +124,18 @@ type demoResult struct {
 	Brokers           string  `json:"brokers"`
 }
 
-func (p *program) printDemo(r demo.Result, output format) error {
-	if output == asJSON {
+func (p *program) printDemo(r demo.Result, o demoOptions) error {
+	if *o.output == asJSON {
 		return printJSON(p.stdout, demoResult{
 			RowsSent: r.Rows.Sent, RowsLoaded: r.Rows.Loaded, BatchesSent: r.Batches.Sent, BatchesLoaded: r.Batches.Loaded,
 			DuplicatesRefused: r.Duplicates, Kills: len(r.Kills), Lost: r.Rows.Lost, Doubled: r.Rows.Doubled, Altered: r.Rows.Altered,
 			Seconds: math.Round(r.Duration.Seconds()*1000) / 1000, RowsPerSecond: r.RowsPerSecond(), DSN: r.DSN, Brokers: r.Brokers,
 		})
+	}
+	if o.chaos {
+		if err := p.printKills(r.Kills); err != nil {
+			return err
+		}
 	}
 	count := func(what string, c demo.Count) []string {
 		row := []string{what}
@@ -140,15 +150,28 @@ func (p *program) printDemo(r demo.Result, output format) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "\n%s s, %s rows/s from append to table", strconv.FormatFloat(r.Duration.Seconds(), 'f', 1, 64), grouped(r.RowsPerSecond()))
-	if n := len(r.Kills); n > 0 {
-		fmt.Fprintf(p.stdout, "; %d loaders killed in open transactions, %s batches refused as loaded already", n, grouped(r.Duplicates))
-	}
-	fmt.Fprintln(p.stdout)
+	fmt.Fprintf(p.stdout, "\n%.1f s, %s rows/s from append to table; %s duplicate batches refused\n",
+		r.Duration.Seconds(), grouped(r.RowsPerSecond()), grouped(r.Duplicates))
 	if r.Sound() {
 		fmt.Fprintln(p.stdout, "Every row that was sent is in the table, once, as it was sent.")
+	} else {
+		fmt.Fprintln(p.stdout, "The table does not hold what was sent.")
 	}
 	return nil
+}
+
+// printKills prints which loaders were killed, and what that hit.
+func (p *program) printKills(kills []demo.Kill) error {
+	fmt.Fprintln(p.stdout)
+	if len(kills) == 0 {
+		fmt.Fprintln(p.stdout, "No loader was killed: none was seen in an open transaction before all was loaded. More --rows give more time.")
+		return nil
+	}
+	var rows [][]string
+	for _, k := range kills {
+		rows = append(rows, []string{k.Loader, strconv.Itoa(k.PID), "transaction " + k.XID, k.Doing})
+	}
+	return printTable(p.stdout, []string{"KILLED", "PROCESS", "ROLLED BACK", "CAUGHT"}, rows)
 }
 
 // grouped writes a number with its thousands apart.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,74 +60,91 @@ func readIn(pass int) func(view) bool {
 // pass has been read before a loader was seen in a transaction.
 func (d *Demo) killInPass(ctx context.Context, pass, i int, kills *[]Kill) error {
 	k, err := d.kill(ctx, i%d.config.Loaders, readIn(pass))
-	switch {
-	case errors.Is(err, errNoTransaction):
-		return nil
-	case err != nil:
+	if err != nil || k == nil {
 		return err
 	}
-	*kills = append(*kills, k)
+	*kills = append(*kills, *k)
 	d.config.Progress.Note(fmt.Sprintf("killed %s (process %d) %s; transaction %s was rolled back", k.Loader, k.PID, k.Doing, k.XID))
 	return nil
 }
 
-// errNoTransaction says that there was nothing left to open a transaction for.
-var errNoTransaction = errors.New("nothing is left to load")
-
-// killLimit is how long a loader is watched for an open transaction.
+// killLimit is how long loaders are watched for an open transaction.
 const killLimit = 20 * time.Second
 
 // kill kills a loader that has a transaction open, and starts another in its
 // place. It freezes the loader, looks for a session of it that holds a
 // transaction id and waits for its client, and kills only then; it counts only
-// if the server says afterwards that the transaction was aborted. Once over says
-// that there is nothing left to do, the error is errNoTransaction.
-func (d *Demo) kill(ctx context.Context, index int, over func(view) bool) (Kill, error) {
+// if the server says afterwards that the transaction was aborted. The loader in
+// the place first is preferred. Nil means that it was over before.
+func (d *Demo) kill(ctx context.Context, first int, over func(view) bool) (*Kill, error) {
 	conn, err := pgx.Connect(ctx, d.DSN())
 	if err != nil {
-		return Kill{}, fmt.Errorf("connect to kill a loader: %w", err)
+		return nil, fmt.Errorf("connect to kill a loader: %w", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	for deadline := time.Now().Add(killLimit); time.Now().Before(deadline); {
-		if v, err := d.current(); err != nil {
-			return Kill{}, err
-		} else if over(v) {
-			return Kill{}, errNoTransaction
+		if v, err := d.current(); err != nil || over(v) {
+			return nil, err
 		}
-		l := d.loaderAt(index)
-		if n, err := l.duplicates(ctx); err == nil {
-			l.refused = n
+		if err := d.dead(); err != nil {
+			return nil, err
 		}
-		k, err := l.freezeIn(ctx, conn)
-		if err != nil {
-			return Kill{}, err
+		if k, err := d.tryKill(ctx, conn, first); err != nil || k != nil {
+			return k, err
 		}
-		if k == nil {
-			if err := l.thaw(); err != nil {
-				return Kill{}, fmt.Errorf("let %s go on: %w", l.member, err)
-			}
-			time.Sleep(5 * time.Millisecond) // let it run into another moment
-			continue
-		}
-		if err := d.replace(index, l); err != nil {
-			return Kill{}, err
-		}
-		aborted, err := aborted(ctx, conn, k.XID)
-		if err != nil {
-			return Kill{}, err
-		}
-		if aborted {
-			return *k, nil
-		}
+		time.Sleep(lookPause) // let the loaders run into another moment
 	}
-	return Kill{}, fmt.Errorf("loader %d was never seen in an open transaction in %v", index+1, killLimit)
+	return nil, fmt.Errorf("no loader was seen in an open transaction in %v", killLimit)
 }
 
-// loaderAt returns the loader in a place.
-func (d *Demo) loaderAt(index int) *loader {
+// tryKill freezes a loader that is working, and kills and replaces it if that
+// caught it in an open transaction; nil: not this time.
+func (d *Demo) tryKill(ctx context.Context, conn *pgx.Conn, first int) (*Kill, error) {
+	index, l, err := d.working(ctx, conn, first)
+	if err != nil || l == nil {
+		return nil, err
+	}
+	if n, err := l.duplicates(ctx); err == nil {
+		l.refused = n
+	}
+	k, err := l.freezeIn(ctx, conn)
+	if k == nil {
+		if thawed := l.thaw(); err == nil && thawed != nil {
+			err = fmt.Errorf("let %s go on: %w", l.member, thawed)
+		}
+		return nil, err
+	}
+	if err := d.replace(index, l); err != nil {
+		return nil, err
+	}
+	if rolledBack, err := aborted(ctx, conn, k.XID); err != nil || !rolledBack {
+		return nil, err
+	}
+	return k, nil
+}
+
+const workingSQL = `
+SELECT application_name
+FROM pg_stat_activity
+WHERE backend_xid IS NOT NULL AND application_name LIKE 'tallyman/%'`
+
+// working returns a loader that has a transaction open at this moment, and its
+// place; nil: none has.
+func (d *Demo) working(ctx context.Context, conn *pgx.Conn, first int) (int, *loader, error) {
+	rows, _ := conn.Query(ctx, workingSQL) // its error comes with the rows
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return 0, nil, fmt.Errorf("look for open transactions: %w", err)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.loaders[index]
+	for i := range d.loaders {
+		index := (first + i) % len(d.loaders)
+		if l := d.loaders[index]; l != nil && slices.Contains(names, l.session()) {
+			return index, l, nil
+		}
+	}
+	return 0, nil, nil
 }
 
 // replace kills a frozen loader and starts another in its place.
@@ -147,54 +165,58 @@ func (d *Demo) replace(index int, l *loader) error {
 }
 
 const openTransactionSQL = `
-SELECT backend_xid::text, state, query
-FROM pg_stat_activity
-WHERE application_name = $1 AND backend_xid IS NOT NULL AND wait_event = 'ClientRead'
+SELECT a.backend_xid::text, a.state, a.query, coalesce(p.tuples_processed, 0), coalesce(a.wait_event = 'ClientRead', false) AS waits
+FROM pg_stat_activity a LEFT JOIN pg_stat_progress_copy p USING (pid)
+WHERE a.application_name = $1 AND a.backend_xid IS NOT NULL
+ORDER BY waits DESC
 LIMIT 1`
 
-// How often and for how long a frozen loader's sessions are looked at: the
-// server needs a moment to work off what it was sent.
+// A frozen loader's sessions are looked at again and again while they work off
+// what they were sent, but not for so long that the broker would miss the loader.
 const (
-	looks     = 5
-	lookPause = 2 * time.Millisecond
+	frozenLimit = sessionTimeout / 2
+	lookPause   = 2 * time.Millisecond
 )
 
 // freezeIn freezes the loader and returns the open transaction that it was in;
-// nil: it was in none.
+// nil: it was in none that goes on waiting for it.
 func (l *loader) freezeIn(ctx context.Context, conn *pgx.Conn) (*Kill, error) {
 	if err := l.freeze(); err != nil {
 		return nil, fmt.Errorf("freeze %s: %w", l.member, err)
 	}
-	for range looks {
+	for deadline := time.Now().Add(frozenLimit); time.Now().Before(deadline); time.Sleep(lookPause) {
 		k := Kill{Loader: l.member, PID: l.pid()}
 		var state, query string
-		err := conn.QueryRow(ctx, openTransactionSQL, "tallyman/"+l.member).Scan(&k.XID, &state, &query)
-		if err == nil {
-			k.Doing = doing(state, query)
+		var copied int64
+		var waits bool
+		err := conn.QueryRow(ctx, openTransactionSQL, l.session()).Scan(&k.XID, &state, &query, &copied, &waits)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return nil, nil
+		case err != nil:
+			return nil, fmt.Errorf("look for an open transaction: %w", err)
+		case waits:
+			k.Doing = doing(state, query, copied)
 			return &k, nil
 		}
-		if !errors.Is(err, pgx.ErrNoRows) {
-			return nil, fmt.Errorf("look for an open transaction: %w", err)
-		}
-		time.Sleep(lookPause)
 	}
 	return nil, nil
 }
 
 // doing says what a session was in the middle of.
-func doing(state, query string) string {
+func doing(state, query string, copied int64) string {
 	copying := strings.HasPrefix(query, "COPY")
 	switch {
 	case copying && state == "active":
-		return "in the middle of its COPY"
+		return fmt.Sprintf("in the middle of its COPY, after %d rows", copied)
 	case copying:
 		return "between its COPY and its COMMIT"
 	default:
-		return "between its claim of the ids and its COPY"
+		return "after its claim of the ids"
 	}
 }
 
-const transactionStatusSQL = `SELECT coalesce(pg_xact_status($1::text::xid8), 'aborted')`
+const transactionStatusSQL = `SELECT coalesce(pg_xact_status($1::text::xid8), 'forgotten')`
 
 // aborted waits until the server knows how a transaction ended.
 func aborted(ctx context.Context, conn *pgx.Conn, xid string) (bool, error) {

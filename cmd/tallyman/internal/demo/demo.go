@@ -93,6 +93,9 @@ func Start(ctx context.Context, c Config) (*Demo, error) {
 	}
 	d := &Demo{config: c, manifest: manifest, dir: dir, logs: filepath.Join(dir, "logs")}
 	if err := d.prepare(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err() // the rest is what came of it
+		}
 		return nil, errors.Join(err, d.Close(err))
 	}
 	return d, nil
@@ -148,7 +151,8 @@ func (d *Demo) DSN() string { return d.postgres.DSN(database) }
 // Brokers is how to reach the demo's Kafka.
 func (d *Demo) Brokers() string { return strings.Join(d.broker.Addrs(), ",") }
 
-// Run appends, loads and compares. The error is not about what the comparison found.
+// Run appends, loads and compares. The error is not about what the comparison
+// found; it is about a stall, though, if the comparison found nothing.
 func (d *Demo) Run(ctx context.Context) (Result, error) {
 	d.began = time.Now()
 	if err := d.startSource(); err != nil {
@@ -162,30 +166,38 @@ func (d *Demo) Run(ctx context.Context) (Result, error) {
 	if err := d.startLoaders(); err != nil {
 		return Result{}, err
 	}
-	var kills []Kill
-	var err error
-	if d.config.Chaos {
-		kills, err = d.chaos(ctx)
-	} else {
-		err = d.await(ctx, "everything to be loaded", func(v view) bool { return v.passes >= 1 && v.behind <= 0 })
-	}
-	if errors.Is(err, errStalled) {
-		d.config.Progress.Note(err.Error() + "; comparing what is there")
-		err = nil
-	}
-	if err != nil {
+	kills, err := d.work(ctx)
+	stalled := errors.Is(err, errStalled)
+	if err != nil && !stalled {
 		return Result{}, err
 	}
-	duration := time.Since(d.began)
-	result := Result{Kills: kills, Duration: duration, DSN: d.DSN(), Brokers: d.Brokers(), Duplicates: d.duplicates(ctx)}
+	result := Result{Kills: kills, Duration: time.Since(d.began), DSN: d.DSN(), Brokers: d.Brokers(), Duplicates: d.duplicates(ctx)}
+	d.stopWatch()
 	if !d.config.Keep {
 		if err := d.stopProcesses(); err != nil {
 			return Result{}, err
 		}
 	}
+	if stalled {
+		d.config.Progress.Note(err.Error())
+	}
 	d.config.Progress.Note("comparing the generator's file with the table, by plain SQL")
-	result.Rows, result.Batches, err = compare(ctx, d.DSN(), d.sentFile())
+	rows, batches, failure := compare(ctx, d.DSN(), d.sentFile())
+	if failure != nil {
+		return Result{}, failure
+	}
+	if result.Rows, result.Batches = rows, batches; !result.Sound() {
+		return result, nil
+	}
 	return result, err
+}
+
+// work returns once everything is loaded, in whatever way was asked for.
+func (d *Demo) work(ctx context.Context) ([]Kill, error) {
+	if d.config.Chaos {
+		return d.chaos(ctx)
+	}
+	return nil, d.await(ctx, "everything to be loaded", readIn(1))
 }
 
 // sentFile is where the generator notes what it is about to append.
@@ -260,12 +272,14 @@ func (d *Demo) stopProcesses() error {
 const stopPatience = 12 * time.Second
 
 // Close ends everything that the demo started and removes what it wrote; after
-// a failure the children's logs stay, and a line says where.
+// a failure the children's logs stay, and a line says where. An interruption is
+// no failure: what the children say of it is of no interest.
 func (d *Demo) Close(failure error) error {
-	if d.watch != nil {
-		d.watch.stop()
-	}
+	d.stopWatch()
 	err := d.stopProcesses()
+	if errors.Is(failure, context.Canceled) {
+		failure, err = nil, nil
+	}
 	if d.postgres != nil {
 		err = errors.Join(err, d.postgres.Close())
 	}
@@ -283,6 +297,13 @@ func (d *Demo) Close(failure error) error {
 	}
 	d.config.Progress.Note("the logs of what ran are in " + d.logs)
 	return err
+}
+
+func (d *Demo) stopWatch() {
+	if d.watch != nil {
+		d.watch.stop()
+		d.watch = nil
+	}
 }
 
 // lines makes a writer of a Progress.

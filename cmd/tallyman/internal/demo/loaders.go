@@ -18,6 +18,9 @@ type loader struct {
 	refused int64  // batches, as last asked
 }
 
+// session is how the loader's connections to the warehouse are named.
+func (l *loader) session() string { return "tallyman/" + l.member }
+
 // sessionTimeout keeps the wait after a kill short; the embedded broker allows it.
 const sessionTimeout = 1 * time.Second
 
