@@ -107,6 +107,10 @@ type Group struct {
 	Advances []Advance
 	Elements []Element
 	Dead     []Dead
+	// Admit, unless nil, is asked once within the transaction, when the outcomes
+	// are known and before any row is copied. Its error ends the transaction and
+	// is returned as it is.
+	Admit func(Result) error
 }
 
 // Outcome is what became of one element of a group.

@@ -1,28 +1,35 @@
 package commit
 
-import "sync"
+import (
+	"fmt"
+	"sync"
+
+	"tallyman/schema/batch"
+	"tallyman/sink"
+)
+
+// breakerOpen is the reason under which an open breaker stops a load.
+const breakerOpen batch.Reason = "breaker_open"
 
 // breaker keeps a stream of bad batches from draining a topic into quarantine.
-// It looks at the newest outcomes of a load, over all its lanes.
+// It looks at the newest batches of a load, over all its lanes, and is asked
+// inside the transaction that would quarantine more, when all that this would
+// do is known and nothing of it is durable.
 type breaker struct {
 	mu      sync.Mutex
 	outcome []bool // a ring: true is quarantined
 	next    int
 	dead    int
 	size    int
-	least   int     // quarantined batches below this number never open it
-	ratio   float64 // share of the window that may be quarantined
 }
 
-// newBreaker returns a breaker over a window of the given number of batches,
-// which opens when more than ratio of them, and at least half a window's
-// worth, would be quarantined.
-func newBreaker(window int, ratio float64) *breaker {
-	return &breaker{outcome: make([]bool, 0, window), size: window, least: max(window/2, 1), ratio: ratio}
-}
+// newBreaker returns a breaker over a window of the given number of batches. It
+// opens when more than half of them, and of the transaction's own, would be
+// quarantined; fewer than half a window's worth never open it.
+func newBreaker(window int) *breaker { return &breaker{size: window} }
 
 // admits says whether a transaction that quarantines dead batches and loads
-// good ones may commit. It is asked before the commit and changes nothing.
+// good ones may commit. It changes nothing.
 func (b *breaker) admits(dead, good int) bool {
 	if dead == 0 {
 		return true
@@ -30,7 +37,7 @@ func (b *breaker) admits(dead, good int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	total, considered := b.dead+dead, len(b.outcome)+dead+good
-	return total < b.least || float64(total) <= b.ratio*float64(considered)
+	return 2*total < b.size || 2*total <= considered
 }
 
 // record tells the breaker what a committed transaction did.
@@ -59,4 +66,39 @@ func (b *breaker) push(dead bool) {
 	if dead {
 		b.dead++
 	}
+}
+
+// tally counts what a transaction quarantines and what it does not.
+func tally(g *sink.Group, res sink.Result) (dead, good int) {
+	dead = len(g.Dead)
+	for _, outcome := range res.Outcomes {
+		if outcome == sink.Conflict {
+			dead++
+		} else {
+			good++
+		}
+	}
+	return dead, good
+}
+
+// admit is what a group asks before it commits; its error stops the load.
+func (b *breaker) admit(g *sink.Group, res sink.Result) error {
+	if b.admits(tally(g, res)) {
+		return nil
+	}
+	return &sink.Error{Class: sink.Misconfigured, Reason: breakerOpen, Err: fmt.Errorf(
+		"most of the newest batches can't be loaded, the next because of %s", firstFault(g, res))}
+}
+
+// firstFault tells why the first batch that a group quarantines can't load.
+func firstFault(g *sink.Group, res sink.Result) string {
+	if len(g.Dead) > 0 {
+		return fmt.Sprintf("%s: %s", g.Dead[0].Reason, g.Dead[0].Detail)
+	}
+	for i, outcome := range res.Outcomes {
+		if outcome == sink.Conflict {
+			return fmt.Sprintf("%s: id %s stands for other content already", batch.IDConflict, g.Elements[i].Batch.ID)
+		}
+	}
+	return "nothing"
 }

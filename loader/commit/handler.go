@@ -27,7 +27,7 @@ type Config struct {
 	Committed func(partition int32, next int64)
 	// HighWater returns a partition's high watermark. Defaults to what the records told.
 	HighWater func(partition int32) (int64, bool)
-	// GroupBytes bounds a group's rows, in bytes; one larger batch goes alone. Defaults to 8 MiB.
+	// GroupBytes bounds a group's rows, in bytes; one larger batch goes alone. Defaults to 4 MiB.
 	GroupBytes int64
 	// GroupBatches bounds a group's messages. Defaults to 1,000.
 	GroupBatches int
@@ -39,10 +39,9 @@ type Config struct {
 	Grace time.Duration
 	// Probe is how often a stopped load tries again. Defaults to 1 min.
 	Probe time.Duration
-	// BreakerWindow is the number of newest batches that the breaker looks at. Defaults to 100.
+	// BreakerWindow is the number of newest batches of which at most half may go
+	// to quarantine; more stops the load. Defaults to 100.
 	BreakerWindow int
-	// BreakerRatio is the share of the window that may be quarantined; 1 switches the breaker off. Defaults to 0.5.
-	BreakerRatio float64
 	// Now is the clock. Defaults to time.Now.
 	Now func() time.Time
 	// Logger takes what a person should know. Defaults to none.
@@ -53,14 +52,13 @@ type Config struct {
 
 // withDefaults returns c with every default filled in.
 func (c Config) withDefaults() Config {
-	def(&c.GroupBytes, 8<<20)
+	def(&c.GroupBytes, 4<<20)
 	def(&c.GroupBatches, 1000)
 	def(&c.PassEvery, time.Second)
 	def(&c.ClockSkew, time.Hour)
 	def(&c.Grace, 30*time.Second)
 	def(&c.Probe, time.Minute)
 	def(&c.BreakerWindow, 100)
-	def(&c.BreakerRatio, 0.5)
 	if c.Committed == nil {
 		c.Committed = func(int32, int64) {}
 	}
@@ -113,8 +111,7 @@ func New(config Config) (*Handler, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	h := &Handler{
-		config: config, decoder: decoder, metrics: m,
-		breaker: newBreaker(config.BreakerWindow, config.BreakerRatio),
+		config: config, decoder: decoder, metrics: m, breaker: newBreaker(config.BreakerWindow),
 	}
 	for _, c := range config.Committers {
 		h.lanes = append(h.lanes, newLane(h, c))
@@ -183,12 +180,20 @@ func (h *Handler) Lags() []Lag {
 	return lags
 }
 
-// Healthy returns nil, or why nothing is being committed: an outage of the
-// warehouse, or the named cause of a stop.
+// Healthy returns nil, or why some partitions are not being committed: an
+// outage of the warehouse, or the named cause of a stop.
 func (h *Handler) Healthy() error {
 	var errs []error
 	for _, l := range h.lanes {
 		errs = append(errs, l.condition())
 	}
 	return errors.Join(errs...)
+}
+
+// Outage says that a transaction waits for the warehouse to take it.
+func (h *Handler) Outage() bool {
+	return slices.ContainsFunc(h.lanes, func(l *lane) bool {
+		err := l.condition()
+		return err != nil && sink.ClassOf(err) == sink.Retryable
+	})
 }

@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"tallyman/loader/consume"
 	"tallyman/schema"
@@ -43,6 +45,8 @@ type book struct {
 	before func(g *sink.Group) error
 	// after is asked when the group is durable; an error of it is an answer lost.
 	after func(g *sink.Group) error
+	// gate holds the next transaction up until it is closed; hooks are not asked then.
+	gate chan struct{}
 }
 
 func (b *book) Close() error { return nil }
@@ -51,24 +55,34 @@ func (b *book) Close() error { return nil }
 func (b *book) Commit(_ context.Context, g *sink.Group) (sink.Result, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	gated := b.gate != nil
+	if gate := b.gate; gated {
+		b.gate = nil
+		b.mu.Unlock()
+		<-gate
+		b.mu.Lock()
+	}
+	if err := lies(g); err != nil {
+		return sink.Result{}, err
+	}
 	for _, a := range g.Advances {
 		p := b.positions[a.Partition.Number]
 		if p.Era != a.Era || p.Next != a.From {
 			return sink.Result{}, &sink.Error{Class: sink.Fenced, Err: fmt.Errorf("position at %d, not %d", p.Next, a.From)}
 		}
 	}
-	if b.before != nil {
+	if b.before != nil && !gated {
 		if err := b.before(g); err != nil {
 			return sink.Result{}, err
 		}
 	}
+	ledger := maps.Clone(b.ledger)
 	var res sink.Result
 	for _, e := range g.Elements {
-		known, ok := b.ledger[e.Batch.ID]
+		known, ok := ledger[e.Batch.ID]
 		switch {
 		case !ok:
-			b.ledger[e.Batch.ID] = e.Content
-			b.order = append(b.order, e.Batch.ID)
+			ledger[e.Batch.ID] = e.Content
 			res.Outcomes = append(res.Outcomes, sink.Loaded)
 		case known == e.Content:
 			res.Outcomes = append(res.Outcomes, sink.Duplicate)
@@ -76,8 +90,21 @@ func (b *book) Commit(_ context.Context, g *sink.Group) (sink.Result, error) {
 			res.Outcomes = append(res.Outcomes, sink.Conflict)
 		}
 	}
+	if g.Admit != nil {
+		if err := g.Admit(res); err != nil {
+			return sink.Result{}, err
+		}
+	}
+	for i, outcome := range res.Outcomes {
+		if outcome == sink.Loaded {
+			b.order = append(b.order, g.Elements[i].Batch.ID)
+		}
+	}
+	b.ledger = ledger
 	b.dead = append(b.dead, g.Dead...)
-	b.groups = append(b.groups, len(g.Elements)+len(g.Dead))
+	if n := len(g.Elements) + len(g.Dead); n > 0 {
+		b.groups = append(b.groups, n)
+	}
 	for _, a := range g.Advances {
 		p := b.positions[a.Partition.Number]
 		p.Next = a.To
@@ -86,10 +113,37 @@ func (b *book) Commit(_ context.Context, g *sink.Group) (sink.Result, error) {
 		}
 		b.positions[a.Partition.Number] = p
 	}
-	if b.after != nil {
+	if b.after != nil && !gated {
 		return res, b.after(g)
 	}
 	return res, nil
+}
+
+// lies returns an error unless every message of g lies within its advances, of
+// which each partition has one.
+func lies(g *sink.Group) error {
+	by := map[int32]sink.Advance{}
+	for _, a := range g.Advances {
+		if _, again := by[a.Partition.Number]; again || a.To <= a.From {
+			return fmt.Errorf("advance %+v is empty or not the only one", a)
+		}
+		by[a.Partition.Number] = a
+	}
+	within := func(m *sink.Message) bool {
+		a, ok := by[m.Partition.Number]
+		return ok && m.Offset >= a.From && m.Offset < a.To
+	}
+	for i := range g.Elements {
+		if !within(&g.Elements[i].Message) {
+			return fmt.Errorf("offset %d is outside of the group", g.Elements[i].Offset)
+		}
+	}
+	for i := range g.Dead {
+		if !within(&g.Dead[i].Message) {
+			return fmt.Errorf("offset %d is outside of the group", g.Dead[i].Offset)
+		}
+	}
+	return nil
 }
 
 // rig is a Handler at work on a book, and the log that feeds it.
@@ -105,14 +159,20 @@ type rig struct {
 	done     chan error
 }
 
-// newRig starts a handler of one lane; tune changes its configuration first.
-func newRig(t *testing.T, tune func(*Config)) *rig {
+// withRig runs f beside a handler of one lane, in a bubble whose clock moves
+// when everybody waits; tune changes the configuration first. The bubble ends
+// only if every goroutine has.
+func withRig(t *testing.T, tune func(*Config), f func(t *testing.T, r *rig)) {
 	t.Helper()
-	t.Cleanup(func() { goleak.VerifyNone(t) })
+	synctest.Test(t, func(t *testing.T) { f(t, newRig(t, tune)) })
+}
+
+// newRig starts a handler of one lane.
+func newRig(t *testing.T, tune func(*Config)) *rig {
 	r := &rig{
 		t: t, manifest: manifest(t), log: map[int32][]consume.Record{},
 		book:     &book{positions: map[int32]sink.Position{}, ledger: map[uuid.UUID]batch.Digest{}},
-		registry: prometheus.NewRegistry(), resets: make(chan []int32, 100), done: make(chan error, 1),
+		registry: prometheus.NewRegistry(), resets: make(chan []int32, 1000), done: make(chan error, 1),
 	}
 	config := Config{
 		Revision:   sink.Revision{ID: 1, Manifest: r.manifest, State: sink.Active},
@@ -121,7 +181,6 @@ func newRig(t *testing.T, tune func(*Config)) *rig {
 			r.resets <- numbers
 			go r.restart(numbers)
 		},
-		PassEvery: 20 * time.Millisecond, Probe: 20 * time.Millisecond, Grace: 50 * time.Millisecond,
 		Registerer: r.registry,
 	}
 	if tune != nil {
@@ -131,10 +190,10 @@ func newRig(t *testing.T, tune func(*Config)) *rig {
 	if r.handler, err = New(config); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
 	go func() { r.done <- r.handler.Run(ctx) }()
-	t.Cleanup(func() { r.stop() })
+	t.Cleanup(r.stop)
 	return r
 }
 
@@ -171,6 +230,24 @@ func (r *rig) restart(numbers []int32) {
 	}
 }
 
+// busy is the partition that together keeps the lane busy with.
+const busy int32 = 1000
+
+// together is restart, but nothing of the partitions is submitted before all of
+// it is queued, so that it is known what groups come of it.
+func (r *rig) together(numbers []int32) {
+	gate := make(chan struct{})
+	r.book.mu.Lock()
+	r.book.gate = gate
+	r.book.mu.Unlock()
+	r.append(busy, consume.Record{Skip: true})
+	r.restart([]int32{busy})
+	time.Sleep(r.handler.config.PassEvery)
+	r.restart(numbers)
+	synctest.Wait()
+	close(gate)
+}
+
 // batch seals a batch of one row in NDJSON.
 func (r *rig) batch(n int) *batch.Batch {
 	b := &batch.Batch{
@@ -197,22 +274,26 @@ func (r *rig) append(number int32, rec consume.Record) {
 	r.log[number] = append(r.log[number], rec)
 }
 
-// eventually waits until the book satisfies a condition.
+// eventually lets the bubble's time pass until the book satisfies a condition.
 func (r *rig) eventually(what string, ok func(b *book) bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for time.Now().Before(deadline) {
+	for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(10 * time.Millisecond) {
+		synctest.Wait()
 		r.book.mu.Lock()
 		yes := ok(r.book)
 		r.book.mu.Unlock()
 		if yes {
 			return
 		}
-		time.Sleep(2 * time.Millisecond)
 	}
 	r.book.mu.Lock()
 	defer r.book.mu.Unlock()
 	r.t.Fatalf("never: %s; loaded %d, dead %d, positions %v", what, len(r.book.order), len(r.book.dead), r.book.positions)
+}
+
+// stopped says that the metric names a reason for which nothing moves.
+func (r *rig) stopped(reason string) bool {
+	return testutil.ToFloat64(r.handler.metrics.stopped.WithLabelValues(reason)) > 0
 }
 
 // at says that a partition's position is next.

@@ -241,7 +241,7 @@ func (l *lane) cut() []*step {
 	var bytes int64
 	n := 0
 	for n < len(l.queue) && n < l.handler.config.GroupBatches {
-		bytes += l.queue[n].bytes
+		bytes += l.queue[n].rows()
 		if n > 0 && bytes > l.handler.config.GroupBytes {
 			break
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tallyman/schema/batch"
 	"tallyman/sink"
 )
 
@@ -20,7 +21,6 @@ type metrics struct {
 	commit      prometheus.Histogram
 	group       prometheus.Histogram
 	last        prometheus.Gauge
-	up          prometheus.Gauge
 	stopped     *prometheus.GaugeVec
 }
 
@@ -29,34 +29,32 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	counter := func(name, help string) prometheus.CounterOpts { return prometheus.CounterOpts{Name: name, Help: help} }
 	gauge := func(name, help string) prometheus.GaugeOpts { return prometheus.GaugeOpts{Name: name, Help: help} }
 	m := &metrics{
-		batches: prometheus.NewCounterVec(counter("tallyman_batches_total",
-			"Batches committed, by outcome: loaded, duplicate or quarantined."), []string{"outcome"}),
-		quarantined: prometheus.NewCounterVec(counter("tallyman_quarantined_total",
-			"Batches quarantined, by reason."), []string{"reason"}),
-		rows:  prometheus.NewCounter(counter("tallyman_rows_total", "Rows loaded.")),
-		bytes: prometheus.NewCounter(counter("tallyman_bytes_total", "Bytes of rows loaded, as native tuples.")),
-		errors: prometheus.NewCounterVec(counter("tallyman_commit_errors_total",
+		batches: prometheus.NewCounterVec(counter("tallyman_loader_batches_total",
+			"Batches committed, by outcome: loaded, duplicate, conflict (quarantined, the id stands for other content) or quarantined."), []string{"outcome"}),
+		quarantined: prometheus.NewCounterVec(counter("tallyman_loader_quarantined_total",
+			"Batches quarantined, conflicts included, by reason."), []string{"reason"}),
+		rows:  prometheus.NewCounter(counter("tallyman_loader_rows_total", "Rows loaded.")),
+		bytes: prometheus.NewCounter(counter("tallyman_loader_bytes_total", "Bytes of rows loaded, as native tuples.")),
+		errors: prometheus.NewCounterVec(counter("tallyman_loader_commit_errors_total",
 			"Warehouse transactions that failed, by class of error."), []string{"class"}),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tallyman_commit_seconds", Help: "Duration of warehouse transactions that committed.",
+			Name: "tallyman_loader_commit_seconds", Help: "Duration of warehouse transactions that committed.",
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 13),
 		}),
 		group: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tallyman_group_batches", Help: "Batches in a committed group.",
+			Name: "tallyman_loader_group_batches", Help: "Batches in a transaction that committed.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 12),
 		}),
-		last: prometheus.NewGauge(gauge("tallyman_last_commit_timestamp_seconds", "Unix time of the last commit.")),
-		up: prometheus.NewGauge(gauge("tallyman_warehouse_up",
-			"1 if the last transaction was answered by the warehouse, 0 during an outage.")),
-		stopped: prometheus.NewGaugeVec(gauge("tallyman_stopped",
-			"Lanes at a stop until a person mends the named cause."), []string{"reason"}),
+		last: prometheus.NewGauge(gauge("tallyman_loader_last_commit_timestamp_seconds", "Unix time of the last commit; 0: none yet.")),
+		stopped: prometheus.NewGaugeVec(gauge("tallyman_loader_stopped",
+			"Committers at a stop until a person mends the named cause."), []string{"reason"}),
 	}
-	for _, c := range []prometheus.Collector{m.batches, m.quarantined, m.rows, m.bytes, m.errors, m.commit, m.group, m.last, m.up, m.stopped} {
+	for _, c := range []prometheus.Collector{m.batches, m.quarantined, m.rows, m.bytes, m.errors, m.commit, m.group, m.last, m.stopped} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
 	}
-	for _, outcome := range []string{"loaded", "duplicate", "quarantined"} {
+	for _, outcome := range []string{"loaded", "duplicate", "conflict", "quarantined"} {
 		m.batches.WithLabelValues(outcome) // a counter that starts at 0 can be alarmed on from its first step
 	}
 	return m, nil
@@ -65,9 +63,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 // committed counts a group that is durable.
 func (m *metrics) committed(g *sink.Group, res sink.Result, took time.Duration) {
 	m.commit.Observe(took.Seconds())
-	m.group.Observe(float64(len(g.Elements) + len(g.Dead)))
+	if n := len(g.Elements) + len(g.Dead); n > 0 {
+		m.group.Observe(float64(n))
+	}
 	m.last.SetToCurrentTime()
-	m.up.Set(1)
 	for i, outcome := range res.Outcomes {
 		e := &g.Elements[i]
 		switch outcome {
@@ -78,8 +77,8 @@ func (m *metrics) committed(g *sink.Group, res sink.Result, took time.Duration) 
 		case sink.Duplicate:
 			m.batches.WithLabelValues("duplicate").Inc()
 		case sink.Conflict:
-			m.batches.WithLabelValues("quarantined").Inc()
-			m.quarantined.WithLabelValues("id_conflict").Inc()
+			m.batches.WithLabelValues("conflict").Inc()
+			m.quarantined.WithLabelValues(string(batch.IDConflict)).Inc()
 		}
 	}
 	for i := range g.Dead {
@@ -99,9 +98,9 @@ type lag struct {
 func newLag(h *Handler) *lag {
 	return &lag{
 		handler: h,
-		seconds: prometheus.NewDesc("tallyman_load_lag_seconds",
+		seconds: prometheus.NewDesc("tallyman_loader_lag_seconds",
 			"Age, by Kafka's timestamp, of the oldest batch that is not yet committed.", []string{"topic", "partition"}, nil),
-		messages: prometheus.NewDesc("tallyman_load_lag_messages",
+		messages: prometheus.NewDesc("tallyman_loader_lag_messages",
 			"Offsets between the committed position and the high watermark.", []string{"topic", "partition"}, nil),
 	}
 }

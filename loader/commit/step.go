@@ -18,13 +18,21 @@ type step struct {
 	record  consume.Record
 	session uint64    // of its partition, when it arrived
 	arrived time.Time // by this process's clock
-	bytes   int64
+	bytes   int64     // that the step holds in memory
 	element *sink.Element
 	dead    *sink.Dead
 }
 
 // passes says that the step carries nothing into the warehouse but a position.
 func (s *step) passes() bool { return s.element == nil && s.dead == nil }
+
+// rows returns the bytes that the step adds to a COPY.
+func (s *step) rows() int64 {
+	if s.element == nil {
+		return 0
+	}
+	return int64(len(s.element.Tuples))
+}
 
 // partition returns the number of the step's partition.
 func (s *step) partition() int32 { return s.record.Partition.Number }
@@ -53,38 +61,37 @@ func newDecoder(r sink.Revision, skew time.Duration, now func() time.Time) (*dec
 	return &decoder{dataset: r.Manifest.Dataset, hash: r.Manifest.Hash(), codec: codec, skew: skew, now: now}, nil
 }
 
-// decode fills in the step's element or dead. What it can't load it refuses; it
-// has no other way to fail.
+// decode fills in the step's element or dead and its size.
 func (d *decoder) decode(s *step) {
-	r := &s.record
-	s.bytes = int64(len(r.Value))
+	s.element, s.dead = d.judge(&s.record)
+	s.bytes = int64(len(s.record.Value))
+	if s.element != nil && s.element.Batch.ContentType != batch.Native { // native tuples are the message's own bytes
+		s.bytes += s.rows()
+	}
+}
+
+// judge decides what a record is: something to load, something for quarantine,
+// or neither, where the position merely passes. It has no other way to fail.
+func (d *decoder) judge(r *consume.Record) (*sink.Element, *sink.Dead) {
 	if r.Skip {
-		return
+		return nil, nil
 	}
 	if r.Refused != nil {
-		s.dead = &sink.Dead{Message: r.Message, Reason: r.Refused.Reason, Detail: r.Refused.Detail}
-		return
+		return nil, &sink.Dead{Message: r.Message, Reason: r.Refused.Reason, Detail: r.Refused.Detail}
 	}
 	if batch.KindOf(r.Headers) == batch.Other {
-		return // another message of ours, of a type that this version doesn't know
+		return nil, nil // another message of ours, of a type that this version doesn't know
 	}
 	element, err := d.element(r.Message)
 	if err == nil {
-		s.element = element
-		if !d.untouched(element) {
-			s.bytes += int64(len(element.Tuples))
-		}
-		return
+		return element, nil
 	}
 	var refusal *batch.Refusal
 	if !errors.As(err, &refusal) {
 		refusal = &batch.Refusal{Reason: batch.BadRows, Detail: err.Error()}
 	}
-	s.dead = &sink.Dead{Message: r.Message, Reason: refusal.Reason, Detail: refusal.Detail, Batch: refusal.Batch}
+	return nil, &sink.Dead{Message: r.Message, Reason: refusal.Reason, Detail: refusal.Detail, Batch: refusal.Batch}
 }
-
-// untouched says that the element's tuples are the message's own bytes.
-func (d *decoder) untouched(e *sink.Element) bool { return e.Batch.ContentType == batch.Native }
 
 // element checks a message and returns it ready to load; the error is a *batch.Refusal.
 func (d *decoder) element(m sink.Message) (*sink.Element, error) {

@@ -20,11 +20,11 @@ type attempt struct {
 	graced  time.Time // when a missing foreign key was first met; zero: never
 }
 
-// newAttempt starts an attempt. Its pauses grow from 50 ms to 15 s, with
+// newAttempt starts an attempt. Its pauses grow from 50 ms to 5 s, with
 // jitter, so that loaders do not come back from an outage in step.
 func newAttempt(steps []*step) *attempt {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = 50*time.Millisecond, 15*time.Second
+	b.InitialInterval, b.MaxInterval = 50*time.Millisecond, 5*time.Second
 	return &attempt{steps: steps, backoff: b}
 }
 
@@ -37,21 +37,13 @@ func (l *lane) submit(ctx context.Context, steps []*step) {
 		if len(g.Advances) == 0 {
 			return // every session ended
 		}
-		if !l.handler.breaker.admits(len(g.Dead), len(g.Elements)) {
-			l.halt(ctx, a, "breaker_open", fmt.Errorf(
-				"most of the newest batches can't be loaded, the next because of %s: %s", g.Dead[0].Reason, g.Dead[0].Detail))
-			continue
-		}
 		began := time.Now()
 		res, err := l.committer.Commit(ctx, g)
 		if err == nil {
 			l.committed(g, res, time.Since(began))
 			return
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		if l.failed(ctx, a, g, err) {
+		if ctx.Err() != nil || l.failed(ctx, a, g, err) {
 			return
 		}
 	}
@@ -71,15 +63,19 @@ func (l *lane) failed(ctx context.Context, a *attempt, g *sink.Group, err error)
 			l.halves(ctx, a.steps)
 			return true
 		}
-		l.outage(ctx, a, err)
+		l.again(ctx, a, err)
 	case sink.BadData:
-		if len(g.Elements) > 1 {
+		switch {
+		case len(g.Elements)+len(g.Dead) > 1:
 			l.halves(ctx, a.steps)
 			return true
+		case len(g.Elements) == 1:
+			l.refused(ctx, a, g, err)
+		default: // there are no rows in it that could be at fault
+			l.halt(ctx, a, "quarantine_refused", err)
 		}
-		l.refused(ctx, a, g, err)
 	case sink.Retryable:
-		l.outage(ctx, a, err)
+		l.again(ctx, a, err)
 	default:
 		l.halt(ctx, a, stopReason(err), err)
 	}
@@ -96,11 +92,23 @@ func (l *lane) halves(ctx context.Context, steps []*step) {
 
 // group builds the transaction for the steps whose sessions go on.
 func (l *lane) group(steps []*step) *sink.Group {
+	g := &sink.Group{Revision: l.handler.config.Revision}
+	g.Admit = func(res sink.Result) error { return l.handler.breaker.admit(g, res) }
+	for number, s := range l.gather(g, steps) {
+		g.Advances[number].Anchor = &sink.Anchor{
+			Offset: s.record.Offset, Timestamp: s.record.Timestamp, SHA256: s.record.Fingerprint(),
+		}
+	}
+	return g
+}
+
+// gather puts the steps whose sessions go on into the group. It returns the
+// newest data record of each advance that has one, by the advance's index.
+func (l *lane) gather(g *sink.Group, steps []*step) map[int]*step {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	g := &sink.Group{Revision: l.handler.config.Revision}
 	index := map[int32]int{}
-	newest := map[int32]*step{}
+	newest := map[int]*step{}
 	for _, s := range steps {
 		if l.stale(s) {
 			continue
@@ -121,7 +129,7 @@ func (l *lane) group(steps []*step) *sink.Group {
 		g.Advances[i].To = s.record.Next
 		g.Advances[i].LogStart = s.record.LogStart
 		if !s.record.Skip && s.record.Refused == nil {
-			newest[number] = s
+			newest[i] = s
 		}
 		switch {
 		case s.element != nil:
@@ -130,34 +138,33 @@ func (l *lane) group(steps []*step) *sink.Group {
 			g.Dead = append(g.Dead, *s.dead)
 		}
 	}
-	for number, s := range newest {
-		g.Advances[index[number]].Anchor = &sink.Anchor{
-			Offset: s.record.Offset, Timestamp: s.record.Timestamp, SHA256: s.record.Fingerprint(),
-		}
-	}
-	return g
+	return newest
 }
 
 // committed notes a group that is durable.
 func (l *lane) committed(g *sink.Group, res sink.Result, took time.Duration) {
 	l.note(nil)
 	l.advanced(g.Advances)
-	conflicts := 0
-	for _, outcome := range res.Outcomes {
-		if outcome == sink.Conflict {
-			conflicts++
-		}
-	}
-	l.handler.breaker.record(len(g.Dead)+conflicts, len(g.Elements)-conflicts)
+	l.handler.breaker.record(tally(g, res))
 	l.handler.metrics.committed(g, res, took)
 	for _, a := range g.Advances {
 		l.handler.config.Committed(a.Partition.Number, a.To)
 	}
 	for i := range g.Dead {
-		d := &g.Dead[i]
-		l.handler.config.Logger.Warn("batch quarantined", "reason", d.Reason, "detail", d.Detail,
-			"topic", d.Partition.Topic, "partition", d.Partition.Number, "offset", d.Offset)
+		l.tell(&g.Dead[i].Message, g.Dead[i].Reason, g.Dead[i].Detail)
 	}
+	for i, outcome := range res.Outcomes {
+		if outcome == sink.Conflict {
+			e := &g.Elements[i]
+			l.tell(&e.Message, batch.IDConflict, fmt.Sprintf("id %s stands for other content already", e.Batch.ID))
+		}
+	}
+}
+
+// tell logs a message that went to quarantine.
+func (l *lane) tell(m *sink.Message, reason batch.Reason, detail string) {
+	l.handler.config.Logger.Warn("batch quarantined", "reason", reason, "detail", detail,
+		"topic", m.Partition.Topic, "partition", m.Partition.Number, "offset", m.Offset)
 }
 
 // fenced drops the group's partitions until their positions were read again.
@@ -173,9 +180,8 @@ func (l *lane) fenced(g *sink.Group, err error) {
 	l.handler.config.Reset(numbers)
 }
 
-// refused deals with one batch that the warehouse refuses by itself: it is
-// quarantined, unless it may still get what it refers to, or the breaker is
-// open; then it is tried again later.
+// refused buries the one batch of a group that the warehouse refuses by itself,
+// unless it may still get what it refers to.
 func (l *lane) refused(ctx context.Context, a *attempt, g *sink.Group, err error) {
 	var e *sink.Error
 	errors.As(err, &e)
@@ -185,31 +191,27 @@ func (l *lane) refused(ctx context.Context, a *attempt, g *sink.Group, err error
 			a.graced = now
 		}
 		if now.Sub(a.graced) < l.handler.config.Grace {
-			l.outage(ctx, a, err)
+			l.again(ctx, a, err)
 			return
 		}
-	}
-	if !l.handler.breaker.admits(len(g.Dead)+1, 0) {
-		l.halt(ctx, a, "breaker_open", err)
-		return
 	}
 	reason := e.Reason
 	if reason == "" {
 		reason = batch.Rejected
 	}
+	one := &g.Elements[0]
 	for _, s := range a.steps {
-		if s.element != nil && s.element.Batch.ID == g.Elements[0].Batch.ID {
+		if s.element != nil && s.record.Partition == one.Partition && s.record.Offset == one.Offset {
 			s.bury(reason, err.Error())
 		}
 	}
 }
 
-// outage waits before the attempt is submitted again.
-func (l *lane) outage(ctx context.Context, a *attempt, err error) {
+// again waits before the attempt is submitted once more.
+func (l *lane) again(ctx context.Context, a *attempt, err error) {
 	pause := a.backoff.NextBackOff()
-	l.handler.metrics.up.Set(0)
 	l.note(err)
-	l.handler.config.Logger.Warn("warehouse does not take the group; waiting", "cause", err, "pause", pause)
+	l.handler.config.Logger.Warn("the warehouse does not take the group; waiting", "cause", err, "pause", pause)
 	l.wait(ctx, a.steps, pause)
 }
 
@@ -223,6 +225,11 @@ func (l *lane) halt(ctx context.Context, a *attempt, reason string, err error) {
 	l.handler.config.Logger.Error("load stopped; nothing is lost, it goes on when the cause is mended",
 		"reason", reason, "cause", err, "next_probe", l.handler.config.Probe)
 	l.wait(ctx, a.steps, l.handler.config.Probe)
+	for _, s := range a.steps {
+		if s.dead != nil { // what refused it, a clock or a constraint, may have been mended too
+			s.element, s.dead = l.handler.decoder.judge(&s.record)
+		}
+	}
 }
 
 // note keeps why the group in flight does not commit, for probes and people.
