@@ -181,7 +181,7 @@ func (c *Consumer) groupConfig() kafka.ConsumerGroupConfig {
 		Dialer:            c.config.Conn.Dialer(),
 		Topics:            []string{c.config.Topic},
 		GroupBalancers:    []kafka.GroupBalancer{c.balancer},
-		HeartbeatInterval: c.config.SessionTimeout / 4,
+		HeartbeatInterval: min(c.config.SessionTimeout/4, time.Second), // a rebalance is noticed at the next one
 		SessionTimeout:    c.config.SessionTimeout,
 		RebalanceTimeout:  c.config.DrainTimeout + 7*time.Second,
 		JoinGroupBackoff:  500 * time.Millisecond,

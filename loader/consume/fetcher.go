@@ -69,7 +69,7 @@ type request struct {
 // is asked for, a broker sends the first one only.
 func (f *fetcher) query() (query, map[int32]request) {
 	f.turn++
-	q := query{broker: f.broker, isolation: readCommitted, wait: longWait, maxBytes: f.bytes}
+	q := query{broker: f.broker, isolation: readCommitted, wait: longWait, maxBytes: max(f.bytes, leastFetch)}
 	asked := map[int32]request{}
 	for number, flow := range f.session.flows {
 		next, life, state := flow.wants(f.broker)

@@ -1,0 +1,294 @@
+package consume
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tallyman/internal/sandbox"
+	"tallyman/sink"
+)
+
+// remake deletes the topic and makes it again with other messages.
+func (r *rig) remake(partitions int32, values ...string) {
+	r.t.Helper()
+	if err := r.broker.DeleteTopic(topic); err != nil {
+		r.t.Fatal(err)
+	}
+	r.create(partitions, nil)
+	if len(values) > 0 {
+		r.produce(0, values...)
+	}
+}
+
+func (r *rig) deleteBefore(offset int64) {
+	r.t.Helper()
+	if err := r.broker.DeleteRecords(topic, 0, offset); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// What becomes of a position at offset 10, whose anchor is the record at 9,
+// when the log is not what it was.
+func TestLogChangedWhileAway(t *testing.T) {
+	t.Parallel()
+	old := numbered("old", 20)
+	type want struct {
+		Read    []string // after the change, to the end of the log
+		Begin   int64
+		Era     int64
+		Gap     [2]int64 // first and last; zero: none
+		Rewinds float64
+	}
+	for name, tc := range map[string]struct {
+		change func(r *rig)
+		want   want
+	}{
+		"nothing": {
+			func(*rig) {},
+			want{Read: old[10:], Begin: 10, Era: 1},
+		},
+		"made again, empty but for one": {
+			func(r *rig) { r.remake(1, "new") },
+			want{Read: []string{"new"}, Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"made again, up to the anchor": {
+			func(r *rig) { r.remake(1, numbered("new", 9)...) },
+			want{Read: numbered("new", 9), Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"made again, as long": {
+			func(r *rig) { r.remake(1, numbered("new", 10)...) },
+			want{Read: numbered("new", 10), Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"made again, longer": {
+			func(r *rig) { r.remake(1, numbered("new", 30)...) },
+			want{Read: numbered("new", 30), Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"made again, the first of it deleted": {
+			func(r *rig) { r.remake(1, numbered("new", 30)...); r.deleteBefore(4) },
+			want{Read: numbered("new", 30)[4:], Begin: 4, Era: 2, Rewinds: 1},
+		},
+		"made again with the same values": { // told by the timestamp
+			func(r *rig) { r.remake(1, old...) },
+			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"retention past the position": {
+			func(r *rig) { r.deleteBefore(15) },
+			want{Read: old[15:], Begin: 15, Era: 1, Gap: [2]int64{10, 14}},
+		},
+		"retention of everything": {
+			func(r *rig) { r.deleteBefore(20); r.produce(0, "next") },
+			want{Read: []string{"next"}, Begin: 20, Era: 1, Gap: [2]int64{10, 19}},
+		},
+		"retention up to the position": {
+			func(r *rig) { r.deleteBefore(10) },
+			want{Read: old[10:], Begin: 10, Era: 1},
+		},
+		"retention past the anchor": {
+			func(r *rig) {
+				r.place(0, func(p *sink.Position) { p.Next = 12 })
+				r.deleteBefore(11)
+			},
+			want{Read: old[12:], Begin: 12, Era: 1},
+		},
+		"the end before the position, the anchor there": {
+			func(r *rig) { r.place(0, func(p *sink.Position) { p.Next = 30 }) },
+			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"the end before the position, no anchor": {
+			func(r *rig) { r.place(0, func(p *sink.Position) { p.Next, p.Anchor = 30, nil }) },
+			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"the log's start went back, no anchor": {
+			func(r *rig) { r.place(0, func(p *sink.Position) { p.LogStart, p.Anchor = 5, nil }) },
+			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"no anchor": {
+			func(r *rig) { r.place(0, func(p *sink.Position) { p.Anchor = nil }) },
+			want{Read: old[10:], Begin: 10, Era: 1},
+		},
+		"another record at the anchor's offset": {
+			func(r *rig) { r.place(0, func(p *sink.Position) { p.Anchor.SHA256[0]++ }) },
+			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+		},
+		"never read, the first deleted": {
+			func(r *rig) {
+				r.place(0, func(p *sink.Position) { *p = sink.Position{Partition: p.Partition, Era: 1, LogStart: -1} })
+				r.deleteBefore(3)
+			},
+			want{Read: old[3:], Begin: 3, Era: 1, Gap: [2]int64{0, 2}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, sandbox.BrokerConfig{}, 1)
+			r.produce(0, old[:10]...)
+			first := r.start(nil)
+			r.untilRead(t, 0, old[:10]...)
+			if err := first.stop(); err != nil {
+				t.Fatal(err)
+			}
+			r.produce(0, old[10:]...)
+			tc.change(r)
+			r.update(func() { clear(r.read); clear(r.begins) })
+			second := r.start(nil)
+			r.untilRead(t, 0, tc.want.Read...)
+			if err := second.stop(); err != nil {
+				t.Fatal(err)
+			}
+			got := want{
+				Read: r.values(0), Begin: r.begins[0][0].Next, Era: r.positions[0].Era,
+				Rewinds: second.metric("tallyman_topic_rewinds_total"),
+			}
+			gap := 0.0
+			for _, m := range r.gaps[0] {
+				got.Gap = [2]int64{m.From, m.To - 1}
+				gap += float64(m.To - m.From)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if counted := second.metric("tallyman_gap_messages_total"); counted != gap {
+				t.Errorf("%v messages of gaps counted, want %v", counted, gap)
+			}
+		})
+	}
+}
+
+// A topic that is made again while it is read is read from its start, whether
+// it is longer or shorter than before.
+func TestTopicMadeAgainWhileRead(t *testing.T) {
+	t.Parallel()
+	for name, n := range map[string]int{"shorter": 3, "as long": 10, "longer": 40} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, sandbox.BrokerConfig{}, 1)
+			r.produce(0, numbered("old", 10)...)
+			c := r.start(nil)
+			r.untilRead(t, 0, numbered("old", 10)...)
+			r.remake(1, numbered("new", n)...)
+			r.untilRead(t, 0, numbered("new", n)...)
+			if got := c.metric("tallyman_topic_rewinds_total"); got != 1 {
+				t.Errorf("%v rewinds", got)
+			}
+		})
+	}
+}
+
+// A topic that is gone is waited for, and said to be gone.
+func TestTopicGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.BrokerConfig{}, 1)
+	r.produce(0, numbered("old", 10)...)
+	c := r.start(nil)
+	r.untilRead(t, 0, numbered("old", 10)...)
+	if err := r.broker.DeleteTopic(topic); err != nil {
+		t.Fatal(err)
+	}
+	c.untilUnhealthy("topic ads.clicks is gone: make it again with tallyman dataset apply")
+	r.create(1, nil)
+	r.produce(0, "new")
+	r.untilRead(t, 0, "new")
+	c.untilHealthy()
+}
+
+// A verdict that moves a position is reached twice.
+func TestRewindIsDecidedTwice(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.BrokerConfig{}, 1)
+	r.produce(0, numbered("old", 10)...)
+	first := r.start(nil)
+	r.untilRead(t, 0, numbered("old", 10)...)
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	r.place(0, func(p *sink.Position) { p.Anchor, p.LogStart = nil, 0 })
+	lies := r.lie(0) // once, of a log that begins at 2^40
+	r.produce(0, "next")
+	r.start(nil)
+	r.untilRead(t, 0, "next")
+	if lies.Load() != 1 || len(r.gaps[0]) != 0 || r.begins[0][len(r.begins[0])-1].Next != 10 {
+		t.Errorf("%d lies, gaps %v, began %v", lies.Load(), r.gaps, r.begins[0])
+	}
+}
+
+// Errors of the warehouse's positions: what waiting helps is waited for, what a
+// person must mend ends Run.
+func TestPositionsRefuse(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		op    string
+		class sink.Class
+		fatal bool
+	}{
+		"assign, outage":      {"assign", sink.Retryable, false},
+		"assign, too slow":    {"assign", sink.TooSlow, false},
+		"assign, no table":    {"assign", sink.Misconfigured, true},
+		"move, outage":        {"move", sink.Retryable, false},
+		"move, moved already": {"move", sink.Fenced, false},
+		"move, no privilege":  {"move", sink.Misconfigured, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, sandbox.BrokerConfig{}, 1)
+			r.produce(0, numbered("a", 10)...)
+			r.deleteBefore(5)
+			asked := 0
+			r.refuse = func(op string) error {
+				if op != tc.op {
+					return nil
+				}
+				if asked++; asked > 3 && !tc.fatal {
+					return nil
+				}
+				return &sink.Error{Class: tc.class, Err: errors.New("planted")}
+			}
+			c := r.start(nil)
+			if !tc.fatal {
+				c.untilUnhealthy("planted")
+				r.untilRead(t, 0, numbered("a", 10)[5:]...)
+				c.untilHealthy()
+				return
+			}
+			r.until(t, "the refusal", func() bool { return asked > 0 })
+			if err := c.wait(); err == nil || !strings.Contains(err.Error(), "position of partition 0 of ads.clicks: planted") {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+}
+
+// The position is read anew on Reset, and nothing is handed over with the old
+// era after the next Begin.
+func TestReset(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.BrokerConfig{}, 2)
+	r.produce(0, numbered("a", 10)...)
+	r.produce(1, numbered("b", 10)...)
+	c := r.start(nil)
+	r.untilRead(t, 0, numbered("a", 10)...)
+	r.untilRead(t, 1, numbered("b", 10)...)
+	r.place(0, func(p *sink.Position) { p.Next, p.Era, p.Anchor = 0, p.Era+1, nil }) // as tallyman rewind does
+	c.Reset([]int32{0, 99})
+	r.untilRead(t, 0, append(numbered("a", 10), numbered("a", 10)...)...)
+	r.produce(1, "late")
+	r.untilRead(t, 1, "late")
+	if n := len(r.begins[1]); n != 1 {
+		t.Errorf("the other partition began %d times", n)
+	}
+}
+
+// The handler asks for a Reset itself when it finds itself fenced.
+func TestFencedHandler(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.BrokerConfig{}, 1)
+	r.produce(0, numbered("a", 10)...)
+	c := r.start(nil)
+	r.untilRead(t, 0, numbered("a", 10)...)
+	r.place(0, func(p *sink.Position) { p.Next, p.Era, p.Anchor = 5, p.Era+1, nil })
+	r.produce(0, "a10")
+	r.untilRead(t, 0, numbered("a", 11)[5:]...)
+	c.untilHealthy()
+}

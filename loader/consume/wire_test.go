@@ -1,0 +1,102 @@
+package consume
+
+import (
+	"encoding/binary"
+	"net"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tallyman/internal/sandbox"
+)
+
+// wire stands between the brokers and their clients.
+type wire struct {
+	mu     sync.Mutex
+	muted  map[string]bool // clients, by id, that hear nothing any more
+	mangle func(key kmsg.Key, answer []byte)
+}
+
+// newWiredRig returns a rig whose broker speaks through a wire.
+func newWiredRig(t testing.TB, c sandbox.BrokerConfig, partitions int32) (*rig, *wire) {
+	w := &wire{muted: map[string]bool{}}
+	c.Listen = func(network, address string) (net.Listener, error) {
+		l, err := net.Listen(network, address)
+		return wiredListener{l, w}, err
+	}
+	return newRig(t, c, partitions), w
+}
+
+func (w *wire) mute(client string, muted bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.muted[client] = muted
+}
+
+// hurt has f change every answer; nil: nothing is changed any more.
+func (w *wire) hurt(f func(key kmsg.Key, answer []byte)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mangle = f
+}
+
+type wiredListener struct {
+	net.Listener
+	wire *wire
+}
+
+func (l wiredListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return &wiredConn{Conn: c, wire: l.wire}, err
+}
+
+// wiredConn is the broker's end of a connection.
+type wiredConn struct {
+	net.Conn
+	wire *wire
+
+	mu     sync.Mutex
+	heard  []byte // of a request that is not complete
+	key    kmsg.Key
+	client string
+}
+
+// Read notes which request it is and whose.
+func (c *wiredConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = append(c.heard, b[:n]...)
+	for len(c.heard) >= 4 {
+		size := int(binary.BigEndian.Uint32(c.heard))
+		if len(c.heard) < 4+size {
+			break
+		}
+		request := c.heard[4 : 4+size]
+		c.key = kmsg.Key(binary.BigEndian.Uint16(request))
+		if n := int(int16(binary.BigEndian.Uint16(request[8:]))); n >= 0 {
+			c.client = string(request[10 : 10+n])
+		}
+		c.heard = c.heard[4+size:]
+	}
+	return n, err
+}
+
+// Write is called with one whole answer.
+func (c *wiredConn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	key, client := c.key, c.client
+	c.mu.Unlock()
+	c.wire.mu.Lock()
+	muted, mangle := c.wire.muted[client], c.wire.mangle
+	if mangle != nil {
+		b = append([]byte(nil), b...)
+		mangle(key, b)
+	}
+	c.wire.mu.Unlock()
+	if muted {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
