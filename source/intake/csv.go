@@ -1,0 +1,216 @@
+package intake
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"tallyman/schema"
+	"tallyman/schema/rows"
+)
+
+// header says which field of a CSV file is which column.
+type header struct {
+	columns []int // by position in the file, the index in the manifest
+	width   int   // the manifest's columns
+}
+
+// parseHeader reads the header of a CSV file by a manifest. Every fault of it is told.
+func parseHeader(record []byte, m schema.Manifest) (*header, error) {
+	if len(record) == 0 {
+		return nil, &RowError{Line: 1, Detail: "the file is empty: CSV begins with a header that names the columns"}
+	}
+	r := recordReader{data: record, line: 1}
+	h := &header{width: len(m.Columns)}
+	var faults []string
+	seen := map[string]bool{}
+	for more := true; more; {
+		var field rows.Field
+		var err error
+		if field, more, err = r.field(); err != nil {
+			return nil, err
+		}
+		name := string(field.Value)
+		at := slices.IndexFunc(m.Columns, func(c schema.Column) bool { return c.Name == name })
+		switch {
+		case seen[name]:
+			faults = append(faults, fmt.Sprintf("column %q comes more than once", name))
+		case at < 0:
+			faults = append(faults, fmt.Sprintf("column %q is not one of the manifest's", name))
+		}
+		seen[name] = true
+		h.columns = append(h.columns, at)
+	}
+	for _, c := range m.Columns {
+		if !c.Nullable && !seen[c.Name] {
+			faults = append(faults, fmt.Sprintf("column %q is missing, and the manifest requires it", c.Name))
+		}
+	}
+	if faults != nil {
+		return nil, &RowError{Line: 1, Detail: "header: " + strings.Join(faults, "; ")}
+	}
+	return h, nil
+}
+
+// rowReader reads the rows of CSV into fields in the manifest's order.
+type rowReader struct {
+	header *header
+	null   []byte // what means NULL, without quotes
+	fields []rows.Field
+}
+
+func newRowReader(h *header, null string) *rowReader {
+	r := &rowReader{header: h, null: []byte(null), fields: make([]rows.Field, h.width)}
+	for i := range r.fields {
+		r.fields[i].Null = true // and stays so where the file has no such column
+	}
+	return r
+}
+
+// read reads the next row. The fields are good until the next call.
+func (r *rowReader) read(in *recordReader) error {
+	line, n, blank := in.line, 0, false
+	in.scratch = in.scratch[:0]
+	for more := true; more; n++ {
+		field, again, err := in.field()
+		if err != nil {
+			return err
+		}
+		more = again
+		blank = field.Null && len(field.Value) == 0 && n == 0
+		if n == len(r.header.columns) {
+			return &RowError{Line: line, Detail: fmt.Sprintf("more fields than the header's %d", n)}
+		}
+		field.Null = field.Null && bytes.Equal(field.Value, r.null)
+		r.fields[r.header.columns[n]] = field
+	}
+	if n < len(r.header.columns) {
+		detail := fmt.Sprintf("%d fields, the header has %d", n, len(r.header.columns))
+		if blank {
+			detail = "a blank line"
+		}
+		return &RowError{Line: line, Detail: detail}
+	}
+	return nil
+}
+
+// recordReader reads CSV by RFC 4180, with LF for CRLF as well: fields by
+// commas, quotes only around a whole field and doubled inside, a carriage
+// return without quotes only before the newline.
+type recordReader struct {
+	data    []byte // from the next field on
+	line    int64  // of data's first byte
+	scratch []byte // the text of fields that have doubled quotes
+}
+
+// field reads one field. Null says that it had no quotes. more is false for
+// the last field of a row; the row's newline is then passed.
+func (r *recordReader) field() (f rows.Field, more bool, err error) {
+	if len(r.data) > 0 && r.data[0] == '"' {
+		return r.quoted()
+	}
+	for i, c := range r.data {
+		switch c {
+		case ',':
+			f = rows.Field{Value: r.data[:i], Null: true}
+			r.data = r.data[i+1:]
+			return f, true, nil
+		case '\n', '\r':
+			f = rows.Field{Value: r.data[:i], Null: true}
+			r.data = r.data[i:]
+			more, err = r.delimiter()
+			return f, more, err
+		case '"':
+			return f, false, r.fault("a quote inside a field that does not begin with one")
+		}
+	}
+	f = rows.Field{Value: r.data, Null: true}
+	r.data = nil
+	return f, false, nil
+}
+
+// quoted reads a field that begins with a quote.
+func (r *recordReader) quoted() (f rows.Field, more bool, err error) {
+	opened := r.line
+	r.data = r.data[1:]
+	start := len(r.scratch)
+	for {
+		i := bytes.IndexByte(r.data, '"')
+		if i < 0 {
+			return f, false, &RowError{Line: opened, Detail: "a quote that is not closed"}
+		}
+		part := r.data[:i]
+		r.line += int64(bytes.Count(part, []byte{'\n'}))
+		r.data = r.data[i+1:]
+		if len(r.data) > 0 && r.data[0] == '"' {
+			r.scratch = append(append(r.scratch, part...), '"')
+			r.data = r.data[1:]
+			continue
+		}
+		f.Value = part
+		if len(r.scratch) > start {
+			r.scratch = append(r.scratch, part...)
+			f.Value = r.scratch[start:len(r.scratch):len(r.scratch)]
+		}
+		more, err = r.delimiter()
+		return f, more, err
+	}
+}
+
+// delimiter passes what ends a field: a comma (more fields follow), a newline
+// or the end of the input.
+func (r *recordReader) delimiter() (more bool, err error) {
+	switch {
+	case len(r.data) == 0:
+		return false, nil
+	case r.data[0] == ',':
+		r.data = r.data[1:]
+		return true, nil
+	case r.data[0] == '\n':
+		r.data = r.data[1:]
+	case len(r.data) > 1 && r.data[0] == '\r' && r.data[1] == '\n':
+		r.data = r.data[2:]
+	case r.data[0] == '\r':
+		return false, r.fault("a carriage return that is neither in quotes nor before a newline")
+	default:
+		return false, r.fault("something between a closing quote and the next comma")
+	}
+	r.line++
+	return false, nil
+}
+
+func (r *recordReader) fault(detail string) error { return &RowError{Line: r.line, Detail: detail} }
+
+// csv encodes a chunk of CSV and returns its rows.
+func (w *encoder) csv(c chunk, id uuid.UUID) (n int, err error) {
+	w.value = w.value[:0]
+	w.records.data, w.records.line = c.data, c.line
+	for ; len(w.records.data) > 0; n++ {
+		line := w.records.line
+		if err := w.reader.read(&w.records); err != nil {
+			return 0, err
+		}
+		if w.value, err = w.codec.AppendText(w.value, id, w.reader.fields); err != nil {
+			return 0, w.explain(line, err)
+		}
+	}
+	return n, nil
+}
+
+// explain gives an error of the codec its line.
+func (w *encoder) explain(line int64, err error) error {
+	var e *rows.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	told := &RowError{Line: line, Column: e.Column, Detail: e.Detail}
+	at := slices.IndexFunc(w.manifest.Columns, func(c schema.Column) bool { return c.Name == e.Column })
+	if at >= 0 && w.reader.fields[at].Null {
+		told.Detail += fmt.Sprintf(" (%q without quotes is NULL)", w.null)
+	}
+	return told
+}

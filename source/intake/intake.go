@@ -1,0 +1,275 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+
+	"tallyman/internal/kafkaconn"
+	"tallyman/schema"
+	"tallyman/schema/batch"
+	"tallyman/schema/rows"
+	"tallyman/source/journal"
+)
+
+// Stdin is the name of standard input among files.
+const Stdin = "-"
+
+// Errors that a caller can act on; they come wrapped.
+var (
+	// ErrInUse: another push of the same content is under way.
+	ErrInUse = errors.New("another push of the same content is under way")
+	// ErrOtherManifest: the content's ids are taken, for rows by another
+	// manifest or with another text for NULL.
+	ErrOtherManifest = errors.New("this content was pushed before, with other rows for the same ids")
+	// ErrTooLarge: a batch of the file exceeds the topic's message limit.
+	ErrTooLarge = errors.New("the topic's message limit is too small")
+)
+
+// Config describes an intake.
+type Config struct {
+	// Manifest is the dataset that the files are of. Required.
+	Manifest schema.Manifest
+	// Conn is the way to Kafka. The intake does not close it. Required.
+	Conn *kafkaconn.Conn
+	// Dir is the state directory; pushes are kept in its subdirectory push. Required.
+	Dir string
+	// Source is the producer's name, written into every batch. Required.
+	Source string
+	// Null is the text of a CSV field that, without quotes, means NULL.
+	// Defaults to the empty text.
+	Null string
+	// Again is a label under which the same content gets other ids, so that it
+	// is loaded once more. Defaults to none.
+	Again string
+	// Stdin is what the file named "-" is read from. Defaults to nothing.
+	Stdin io.Reader
+	// Progress is told how far a push came. It is called from one goroutine at
+	// a time. Defaults to nobody.
+	Progress func(Progress)
+	// Logger gets warnings, as about an absent Kafka. Defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+// Stage is a part of a push.
+type Stage string
+
+// The stages of a push, in their order.
+const (
+	Hashing    Stage = "read"    // in bytes of the file
+	Encoding   Stage = "encode"  // in bytes of the file
+	Publishing Stage = "publish" // in batches
+)
+
+// Progress is how far a push came.
+type Progress struct {
+	Stage       Stage
+	Done, Total int64
+}
+
+// File is a file to push.
+type File struct {
+	Name   string // Stdin: standard input
+	Format Format
+}
+
+// Report is what became of a file. Batches is 0 until it is read whole.
+type Report struct {
+	File    string `json:"file"`
+	Format  Format `json:"format"`
+	SHA256  string `json:"sha256"` // of the uncompressed bytes
+	Rows    int64  `json:"rows"`
+	Batches int64  `json:"batches"`
+	Bytes   int64  `json:"bytes"` // uncompressed
+	// Published is how many of the batches Kafka has acknowledged.
+	Published int64 `json:"published"`
+	// Again says that all had been published before, by this machine.
+	Again bool `json:"again"`
+}
+
+// Intake pushes files into one dataset. It is not safe for concurrent use.
+type Intake struct {
+	cfg   Config
+	codec *rows.Codec
+	hash  string // of the manifest
+}
+
+// New checks the configuration.
+func New(cfg Config) (*Intake, error) {
+	if cfg.Conn == nil || cfg.Dir == "" || cfg.Source == "" {
+		return nil, errors.New("intake: Conn, Dir and Source are required")
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(Progress) {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	codec, err := rows.NewCodec(cfg.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("intake: %w", err)
+	}
+	return &Intake{cfg: cfg, codec: codec, hash: cfg.Manifest.Hash()}, nil
+}
+
+// Push reads a file, journals it and publishes it. It returns nil once Kafka
+// has acknowledged every batch. After any other answer the same call goes on
+// where this one ended; the report says how far it came, and unless Batches is
+// set nothing was published.
+func (in *Intake) Push(ctx context.Context, f File) (Report, error) {
+	report := Report{File: f.Name, Format: f.Format}
+	if err := in.push(ctx, f, &report); err != nil {
+		return report, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	return report, nil
+}
+
+func (in *Intake) push(ctx context.Context, f File, report *Report) (err error) {
+	topic := in.topic(ctx)
+	if topic.err != nil && !topic.away {
+		return topic.err
+	}
+	src, err := openInput(f.Name, in.cfg.Stdin, in.root())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.close()) }()
+	content, err := src.digest(ctx, in.progress(Hashing, src.size))
+	if err != nil {
+		return fmt.Errorf("read: %w", err)
+	}
+	report.SHA256 = content.String()
+	p := &push{
+		Intake: in, file: f, src: src, content: content, topic: topic,
+		dir: filepath.Join(in.root(), batch.FileID(in.cfg.Manifest.Dataset, string(f.Format), content, 0, in.cfg.Again).String()),
+	}
+	return p.run(ctx, report)
+}
+
+// root returns the directory of all pushes.
+func (in *Intake) root() string { return filepath.Join(in.cfg.Dir, "push") }
+
+func (in *Intake) progress(stage Stage, total int64) func(int64) {
+	return func(done int64) { in.cfg.Progress(Progress{Stage: stage, Done: done, Total: total}) }
+}
+
+// push is the push of one file's content.
+type push struct {
+	*Intake
+	file    File
+	src     *input
+	content batch.Digest
+	topic   topic
+	dir     string
+}
+
+func (p *push) journalDir() string { return filepath.Join(p.dir, "journal") }
+
+// openJournal opens the journal. Its limit is for nobody: whether the topic
+// takes a batch is decided for the file as a whole.
+func (p *push) openJournal(source string) (*journal.Journal, error) {
+	return journal.Open(journal.Config{
+		Dir: p.journalDir(), Source: source, MaxMessageBytes: math.MaxInt, Logger: p.cfg.Logger,
+	})
+}
+
+func (p *push) run(ctx context.Context, report *Report) error {
+	lock, err := journal.Lock(p.dir)
+	if errors.Is(err, journal.ErrInUse) {
+		return fmt.Errorf("%w, in %s: wait until it ends", ErrInUse, p.dir)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }() // its file has no content that could be lost
+	done, err := readState(p.dir)
+	if err != nil {
+		return err
+	}
+	if done == nil {
+		if done, err = p.encode(ctx); err != nil {
+			if ctx.Err() != nil {
+				err = fmt.Errorf("interrupted, with nothing published; push the file again: %w", context.Cause(ctx))
+			}
+			// Reading starts over: leave no trace.
+			return errors.Join(err, os.RemoveAll(p.dir))
+		}
+	}
+	if done.Manifest != p.hash || done.Null != p.cfg.Null {
+		return p.taken(done)
+	}
+	report.Rows, report.Batches, report.Bytes = done.Rows, done.Batches, done.Bytes
+	return p.publish(ctx, done, report)
+}
+
+// taken explains why the content can't be pushed like this.
+func (p *push) taken(done *state) error {
+	how := "by the manifest " + done.Manifest + ", not " + p.hash
+	if done.Manifest == p.hash {
+		how = fmt.Sprintf("with %q for NULL, not %q", done.Null, p.cfg.Null)
+	}
+	return fmt.Errorf("%w: %s; loaders would refuse it as id_conflict. To load it once more, as other rows, give it a label with --again", ErrOtherManifest, how)
+}
+
+// encode reads the file into a new journal and notes that it is whole.
+func (p *push) encode(ctx context.Context) (*state, error) {
+	// What an earlier push left that ended while reading.
+	if err := os.RemoveAll(p.journalDir()); err != nil {
+		return nil, err
+	}
+	j, err := p.openJournal(p.cfg.Source)
+	if err != nil {
+		return nil, err
+	}
+	e := &encoding{
+		manifest: p.cfg.Manifest, hash: p.hash, codec: p.codec, null: p.cfg.Null,
+		format: p.file.Format, content: p.content, label: p.cfg.Again, journal: j,
+	}
+	total, err := p.read(ctx, e)
+	if err = errors.Join(err, j.Close()); err != nil {
+		return nil, err
+	}
+	if err := p.limit(ctx, total); err != nil {
+		return nil, err
+	}
+	s := &state{
+		Dataset: p.cfg.Manifest.Dataset.String(), Format: p.file.Format, SHA256: p.content.String(), Label: p.cfg.Again,
+		Manifest: p.hash, Null: p.cfg.Null, Source: p.cfg.Source,
+		Rows: total.rows, Batches: total.batches, Bytes: total.bytes,
+	}
+	if err := errors.Join(s.write(p.dir), syncDir(p.root())); err != nil {
+		return nil, fmt.Errorf("note that the file was read: %w", err)
+	}
+	return s, nil
+}
+
+// read reads the file a second time, into the journal.
+func (p *push) read(ctx context.Context, e *encoding) (totals, error) {
+	r, err := p.src.read(ctx, p.progress(Encoding, p.src.size))
+	if err != nil {
+		return totals{}, fmt.Errorf("read: %w", err)
+	}
+	defer func() { _ = r.Close() }()
+	return e.run(ctx, r)
+}
+
+// envelopeBytes is room for a message's key and headers.
+const envelopeBytes = 4 << 10
+
+// limit refuses a file of which the topic does not take every batch. If Kafka
+// was away before, it is waited for.
+func (p *push) limit(ctx context.Context, t totals) error {
+	if err := p.await(ctx); err != nil {
+		return err
+	}
+	if need := t.largest + envelopeBytes; need > p.topic.limit {
+		return fmt.Errorf("the rows from line %d on make a message of %d bytes, and topic %s takes %d: %w; raise its max.message.bytes",
+			t.largestLine, need, p.cfg.Manifest.Topic, p.topic.limit, ErrTooLarge)
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package intake
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+)
+
+// The frozen rule of a chunk, in rows and in bytes of the input.
+const (
+	maxChunkRows  = 1000
+	maxChunkBytes = 256 << 10
+)
+
+// maxRecord bounds one row of the input, in bytes: what is longer is rather a
+// quote that nobody closed.
+const maxRecord = 64 << 20
+
+// chunk is a run of whole records, the bytes of one batch.
+type chunk struct {
+	number uint64 // from 0
+	line   int64  // of its first byte, from 1
+	rows   int
+	data   []byte // without bytes of the splitter
+}
+
+// splitter cuts an input into chunks. It accepts any bytes: what is wrong
+// inside a record is found by whoever reads the record.
+type splitter struct {
+	in     io.Reader
+	format Format
+	ended  bool   // in has given its last byte
+	buf    []byte // what was read and is not yet cut off
+	spare  []byte // all of buf's memory
+	line   int64  // of buf's first byte
+	number uint64 // of the next chunk
+}
+
+func newSplitter(in io.Reader, format Format) *splitter {
+	return &splitter{in: in, format: format, line: 1, spare: make([]byte, 2*maxChunkBytes)}
+}
+
+// next cuts off the next chunk; io.EOF comes after the last.
+func (s *splitter) next() (chunk, error) {
+	size, rows := 0, 0
+	for rows < maxChunkRows {
+		n, err := s.record(size)
+		if err != nil {
+			return chunk{}, err
+		}
+		if n == 0 || rows > 0 && size+n > maxChunkBytes {
+			break
+		}
+		size += n
+		rows++
+	}
+	if rows == 0 {
+		return chunk{}, io.EOF
+	}
+	c := chunk{number: s.number, line: s.line, rows: rows, data: bytes.Clone(s.buf[:size])}
+	s.number++
+	s.skip(size)
+	return c, nil
+}
+
+// first cuts off one record, which belongs to no chunk; empty: there is none.
+func (s *splitter) first() ([]byte, error) {
+	n, err := s.record(0)
+	if err != nil {
+		return nil, err
+	}
+	record := bytes.Clone(s.buf[:n])
+	s.skip(n)
+	return record, nil
+}
+
+// byteOrderMark passes over a UTF-8 byte order mark.
+func (s *splitter) byteOrderMark() error {
+	for len(s.buf) < 3 && !s.ended {
+		if err := s.fill(); err != nil {
+			return err
+		}
+	}
+	if bytes.HasPrefix(s.buf, []byte("\ufeff")) {
+		s.skip(3)
+	}
+	return nil
+}
+
+func (s *splitter) skip(n int) {
+	s.line += int64(bytes.Count(s.buf[:n], []byte{'\n'}))
+	s.buf = s.buf[n:]
+}
+
+// record returns the size of the record that begins at buf[at], its newline
+// included; 0: the input has ended.
+func (s *splitter) record(at int) (int, error) {
+	for {
+		if n := s.format.end(s.buf[at:]); n > 0 {
+			return n, nil
+		}
+		if s.ended {
+			return len(s.buf) - at, nil
+		}
+		if len(s.buf)-at > maxRecord {
+			line := s.line + int64(bytes.Count(s.buf[:at], []byte{'\n'}))
+			return 0, &RowError{Line: line, Detail: fmt.Sprintf("a row that begins here has more than %d MiB; is a quote not closed?", maxRecord>>20)}
+		}
+		if err := s.fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// fill reads more into buf.
+func (s *splitter) fill() error {
+	if len(s.buf) > len(s.spare)/2 {
+		s.spare = make([]byte, 2*len(s.spare))
+	}
+	have := copy(s.spare, s.buf)
+	n, err := s.in.Read(s.spare[have:])
+	s.buf = s.spare[:have+n]
+	if err == io.EOF { //nolint:errorlint // a reader returns io.EOF itself
+		s.ended = true
+		return nil
+	}
+	return err
+}
+
+// end returns the size of the first record in b, its newline included; 0: it
+// does not end there. A record of CSV ends at the first newline with an even
+// number of quotes before it.
+func (f Format) end(b []byte) int {
+	quotes := 0
+	for at := 0; ; {
+		i := bytes.IndexByte(b[at:], '\n')
+		if i < 0 {
+			return 0
+		}
+		if f == CSV {
+			quotes += bytes.Count(b[at:at+i], []byte{'"'})
+		}
+		at += i + 1
+		if quotes%2 == 0 {
+			return at
+		}
+	}
+}
