@@ -1,0 +1,107 @@
+// Package sinktest is the suite that every warehouse passes: the contract of
+// package sink, written as tests.
+//
+// A new warehouse takes it over with one test that opens it and calls Run. The
+// suite knows the warehouse by package sink alone, and by the few functions of
+// Warehouse that look at what it holds. Each case has a dataset of its own in
+// the one warehouse, so the cases run at the same time and also show that
+// datasets don't touch each other.
+package sinktest
+
+import (
+	"testing"
+
+	"github.com/google/uuid"
+
+	"tallyman/schema"
+	"tallyman/schema/batch"
+	"tallyman/sink"
+)
+
+// Warehouse is an empty warehouse, prepared, and what the suite has to do and to
+// see there beyond the contract. Its functions may be called concurrently.
+type Warehouse struct {
+	sink.Positions
+	sink.Catalog
+	// NewCommitter returns a committer, which the suite closes.
+	NewCommitter func() sink.Committer
+	// Apply makes a dataset and returns its active revision.
+	Apply func(m schema.Manifest) (sink.Revision, error)
+	// Rows counts the rows that came with a batch.
+	Rows func(r sink.Revision, id uuid.UUID) (int64, error)
+	// Quarantine returns what quarantine holds, by partition and offset.
+	Quarantine func(r sink.Revision) ([]Quarantined, error)
+	// Act does what an operator may do to a table behind Tallyman's back.
+	Act func(r sink.Revision, a Action) error
+}
+
+// Quarantined is a message in quarantine.
+type Quarantined struct {
+	Partition int32
+	Offset    int64
+	Reason    batch.Reason
+	Detail    string
+	ID        uuid.UUID // uuid.Nil: not known
+	Kept      int64     // bytes of the value that are kept
+	Size      int64     // bytes of the value as it came
+	Open      bool      // false: a good copy has loaded since
+}
+
+// Action is what an operator does.
+type Action uint8
+
+// The actions.
+const (
+	// Constrain makes the table refuse rows whose column n is negative.
+	Constrain Action = iota + 1
+	// Relax takes that back.
+	Relax
+)
+
+// Run runs the suite. open is called once.
+func Run(t *testing.T, open func(t testing.TB) Warehouse) {
+	t.Helper()
+	w := open(t)
+	for name, run := range cases() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(newFixture(t, w, name))
+		})
+	}
+}
+
+// cases returns the suite by the names of its cases, which are names of datasets too.
+func cases() map[string]func(*fixture) {
+	return map[string]func(*fixture){
+		"catalog":            catalog,
+		"assign":             assign,
+		"move":               move,
+		"load":               load,
+		"repeat":             repeat,
+		"repeat-in-group":    repeatInGroup,
+		"conflict":           conflict,
+		"derived-ids":        derivedIDs,
+		"other-dataset":      otherDataset,
+		"positions":          positions,
+		"position-only":      positionOnly,
+		"fenced-by-era":      fencedByEra,
+		"fenced-by-offset":   fencedByOffset,
+		"fenced-in-part":     fencedInPart,
+		"error":              failure,
+		"admit":              admit,
+		"cancelled":          cancelled,
+		"closed":             closed,
+		"crossing":           crossing,
+		"crossing-failure":   crossingFailure,
+		"opposite-orders":    oppositeOrders,
+		"one-position":       onePosition,
+		"dead":               dead,
+		"dead-twice":         deadTwice,
+		"dead-then-good":     deadThenGood,
+		"good-then-dead":     goodThenDead,
+		"dead-beside-good":   deadBesideGood,
+		"dead-out-of-window": deadOutOfWindow,
+		"dead-large":         deadLarge,
+		"dead-odd-text":      deadOddText,
+	}
+}
