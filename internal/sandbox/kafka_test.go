@@ -19,7 +19,9 @@ func TestKafkaKeepsWhatItAcknowledged(t *testing.T) {
 	if !strings.Contains(out, "Created topic kept") {
 		t.Errorf("the tool said %q", out)
 	}
-	w := &kafka.Writer{Addr: kafka.TCP(k.Addr()), Topic: "kept", RequiredAcks: kafka.RequireAll}
+	transport := &kafka.Transport{} // the default one outlives the test
+	defer transport.CloseIdleConnections()
+	w := &kafka.Writer{Addr: kafka.TCP(k.Addr()), Topic: "kept", RequiredAcks: kafka.RequireAll, Transport: transport}
 	if err := w.WriteMessages(t.Context(), kafka.Message{Value: []byte("here")}); err != nil {
 		t.Fatal(err)
 	}
