@@ -77,7 +77,7 @@ admin.listen.`,
 // the environment says otherwise.
 func limitMemory() {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(80 << 20)
+		debug.SetMemoryLimit(64 << 20)
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,8 +40,7 @@ columns:
   - {name: revenue, type: float64, nullable: true}
   - {name: attributes, type: json, nullable: true}
 `
-	benchRows      = 600_000
-	benchBatchRows = 1_000
+	benchRows = 600_000
 )
 
 // bench is a broker, a warehouse and the program.
@@ -53,7 +53,7 @@ type bench struct {
 	env    []string
 }
 
-func newBench(b *testing.B, contentType string) *bench {
+func newBench(b *testing.B, c loadCase) *bench {
 	b.Helper()
 	dir := b.TempDir()
 	x := &bench{b: b, binary: filepath.Join(dir, "tallyman")}
@@ -87,12 +87,12 @@ func newBench(b *testing.B, contentType string) *bench {
 			b.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
-	x.fill(contentType)
+	x.fill(c)
 	return x
 }
 
 // fill publishes the batches, compressed as sources do.
-func (x *bench) fill(contentType string) {
+func (x *bench) fill(c loadCase) {
 	m, err := schema.ParseManifest([]byte(benchManifest))
 	if err != nil {
 		x.b.Fatal(err)
@@ -106,13 +106,13 @@ func (x *bench) fill(contentType string) {
 	defer func() { _ = w.Close() }()
 	random := rand.New(rand.NewPCG(1, 2))
 	var messages []kafka.Message
-	for n := 0; n < benchRows; n += benchBatchRows {
-		b := &batch.Batch{ID: batch.NewID(), Source: "bench", Dataset: m.Dataset, Schema: m.Hash(), ContentType: contentType, Rows: benchBatchRows}
+	for n := 0; n < benchRows; n += c.batchRows {
+		b := &batch.Batch{ID: batch.NewID(), Source: "bench", Dataset: m.Dataset, Schema: m.Hash(), ContentType: c.contentType, Rows: c.batchRows}
 		if b.Time, err = batch.TimeOf(b.ID); err != nil {
 			x.b.Fatal(err)
 		}
-		for range benchBatchRows {
-			if contentType == batch.Native {
+		for range c.batchRows {
+			if c.contentType == batch.Native {
 				b.Value, err = codec.Append(b.Value, b.ID, benchRow(random))
 			} else {
 				b.Value, err = appendNDJSON(b.Value, m, benchRow(random))
@@ -170,12 +170,12 @@ func (x *bench) exec(sql string) time.Duration {
 
 // load loads the whole topic into an empty table. The time runs from the start
 // of the first transaction, by the server's clock, to the end of the last.
-func (x *bench) load() (took time.Duration, peak int64) {
+func (x *bench) load(env ...string) (took time.Duration, peak int64) {
 	x.b.Helper()
 	x.exec("TRUNCATE public.events__r1, tallyman.loaded_elements, tallyman.positions")
 	cmd := exec.Command(x.binary, "load", "bench/events")
-	cmd.Env, cmd.Stderr = x.env, os.Stderr
-	cmd.Env = append(cmd.Env, "TALLYMAN_LOG_LEVEL=error")
+	cmd.Stderr = os.Stderr
+	cmd.Env = slices.Concat(x.env, []string{"TALLYMAN_LOG_LEVEL=error"}, env)
 	if err := cmd.Start(); err != nil {
 		x.b.Fatal(err)
 	}
@@ -224,35 +224,58 @@ func peakMemory(b *testing.B, pid int) int64 {
 	return 0
 }
 
+// loadCase is one line of the table.
+type loadCase struct {
+	name        string
+	contentType string
+	batchRows   int
+	alone       bool // measure also with a transaction for each batch
+}
+
 // BenchmarkLoad loads 600,000 rows from four filled partitions with one loader
 // process; broker, PostgreSQL and loader share this machine. ofCOPY is the share
 // of the speed of a server-side binary COPY of the same rows from a file, run
-// before each load.
+// before each load; ofAlone is the speed as a multiple of a load with a
+// transaction for each batch, run after it.
 func BenchmarkLoad(b *testing.B) {
-	for name, contentType := range map[string]string{"native": batch.Native, "ndjson": batch.NDJSON} {
-		b.Run(name, func(b *testing.B) {
-			x := newBench(b, contentType)
-			x.load() // fills the file's table, and the caches
-			file := filepath.Join(x.pg.Dir(), "data", "rows.copy")
-			x.exec("COPY public.events__r1 TO '" + file + "' (FORMAT binary)")
-			x.exec("CREATE TABLE raw (LIKE public.events__r1)")
-			var raw, loaded time.Duration
-			var peak int64
-			n := 0
-			for b.Loop() {
-				x.exec("TRUNCATE raw")
-				x.exec("CHECKPOINT")
-				raw += x.exec("COPY raw FROM '" + file + "' (FORMAT binary)")
-				x.exec("CHECKPOINT")
-				took, most := x.load()
-				loaded, peak = loaded+took, max(peak, most)
-				n++
-			}
-			b.ReportMetric(raw.Seconds()/loaded.Seconds(), "ofCOPY")
-			b.ReportMetric(float64(n*benchRows)/loaded.Seconds(), "rows/s")
-			b.ReportMetric(float64(n*benchRows)/raw.Seconds(), "COPYrows/s")
-			b.ReportMetric(float64(peak)/(1<<20), "peakMiB")
-			b.ReportMetric(0, "ns/op")
-		})
+	for _, c := range []loadCase{
+		{name: "native", contentType: batch.Native, batchRows: 1_000},
+		{name: "ndjson", contentType: batch.NDJSON, batchRows: 1_000},
+		{name: "native-of-100-rows", contentType: batch.Native, batchRows: 100, alone: true},
+	} {
+		b.Run(c.name, func(b *testing.B) { benchLoad(b, c) })
 	}
+}
+
+func benchLoad(b *testing.B, c loadCase) {
+	x := newBench(b, c)
+	x.load() // fills the file's table, and the caches
+	file := filepath.Join(x.pg.Dir(), "data", "rows.copy")
+	x.exec("COPY public.events__r1 TO '" + file + "' (FORMAT binary)")
+	x.exec("CREATE TABLE raw (LIKE public.events__r1)")
+	var raw, loaded, alone time.Duration
+	var peak int64
+	n := 0
+	for b.Loop() {
+		x.exec("TRUNCATE raw")
+		x.exec("CHECKPOINT")
+		raw += x.exec("COPY raw FROM '" + file + "' (FORMAT binary)")
+		x.exec("CHECKPOINT")
+		took, most := x.load()
+		loaded, peak = loaded+took, max(peak, most)
+		if c.alone {
+			x.exec("CHECKPOINT")
+			took, _ := x.load("TALLYMAN_LOADER_GROUP_BYTES=1B")
+			alone += took
+		}
+		n++
+	}
+	b.ReportMetric(raw.Seconds()/loaded.Seconds(), "ofCOPY")
+	b.ReportMetric(float64(n*benchRows)/loaded.Seconds(), "rows/s")
+	b.ReportMetric(float64(n*benchRows)/raw.Seconds(), "COPYrows/s")
+	b.ReportMetric(float64(peak)/(1<<20), "peakMiB")
+	if c.alone {
+		b.ReportMetric(alone.Seconds()/loaded.Seconds(), "ofAlone")
+	}
+	b.ReportMetric(0, "ns/op")
 }

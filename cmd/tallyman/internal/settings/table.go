@@ -42,7 +42,7 @@ func loaderTable() []Setting {
 		{Key: "loader.committers", Default: "2", Unit: "count",
 			Doc:  "Connections that commit at the same time, for each dataset; each takes a share of the partitions.",
 			bind: func(c *Config) any { return &c.LoaderCommitters }},
-		{Key: "loader.read_ahead", Default: "32MiB", Unit: "size",
+		{Key: "loader.read_ahead", Default: "24MiB", Unit: "size",
 			Doc:  "Bytes read from Kafka and not yet committed, over all datasets of the process.",
 			bind: func(c *Config) any { return &c.LoaderReadAhead }},
 		{Key: "loader.group_bytes", Default: "4MiB", Unit: "size",
