@@ -243,6 +243,7 @@ func (r *rig) together(numbers []int32) {
 	r.append(busy, consume.Record{Skip: true})
 	r.restart([]int32{busy})
 	time.Sleep(r.handler.config.PassEvery)
+	synctest.Wait() // the lane wakes at this very moment too, and must not find more than that
 	r.restart(numbers)
 	synctest.Wait()
 	close(gate)

@@ -30,97 +30,107 @@ func (r *rig) deleteBefore(offset int64) {
 	}
 }
 
-// What becomes of a position at offset 10, whose anchor is the record at 9,
-// when the log is not what it was.
-func TestLogChangedWhileAway(t *testing.T) {
-	t.Parallel()
-	old := numbered("old", 20)
-	type want struct {
-		Read    []string // after the change, to the end of the log
-		Begin   int64
-		Era     int64
-		Gap     [2]int64 // first and last; zero: none
-		Rewinds float64
-	}
-	for name, tc := range map[string]struct {
-		change func(r *rig)
-		want   want
-	}{
+// outcome is what became of a partition that was read after its log changed.
+type outcome struct {
+	Read    []string // after the change, to the end of the log
+	Begin   int64
+	Era     int64
+	Gap     [2]int64 // first and last; zero: none
+	Rewinds float64
+}
+
+// change is what happens to a log while nobody reads it.
+type change struct {
+	make func(r *rig)
+	want outcome
+}
+
+// changes are what can happen to a log of the values old, whose first ten were
+// read: the position is at offset 10, and its anchor is the record at 9.
+func changes(old []string) map[string]change {
+	return map[string]change{
 		"nothing": {
 			func(*rig) {},
-			want{Read: old[10:], Begin: 10, Era: 1},
+			outcome{Read: old[10:], Begin: 10, Era: 1},
 		},
 		"made again, empty but for one": {
 			func(r *rig) { r.remake(1, "new") },
-			want{Read: []string{"new"}, Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: []string{"new"}, Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"made again, up to the anchor": {
 			func(r *rig) { r.remake(1, numbered("new", 9)...) },
-			want{Read: numbered("new", 9), Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: numbered("new", 9), Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"made again, as long": {
 			func(r *rig) { r.remake(1, numbered("new", 10)...) },
-			want{Read: numbered("new", 10), Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: numbered("new", 10), Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"made again, longer": {
 			func(r *rig) { r.remake(1, numbered("new", 30)...) },
-			want{Read: numbered("new", 30), Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: numbered("new", 30), Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"made again, the first of it deleted": {
 			func(r *rig) { r.remake(1, numbered("new", 30)...); r.deleteBefore(4) },
-			want{Read: numbered("new", 30)[4:], Begin: 4, Era: 2, Rewinds: 1},
+			outcome{Read: numbered("new", 30)[4:], Begin: 4, Era: 2, Rewinds: 1},
 		},
 		"made again with the same values": { // told by the timestamp
 			func(r *rig) { r.remake(1, old...) },
-			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: old, Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"retention past the position": {
 			func(r *rig) { r.deleteBefore(15) },
-			want{Read: old[15:], Begin: 15, Era: 1, Gap: [2]int64{10, 14}},
+			outcome{Read: old[15:], Begin: 15, Era: 1, Gap: [2]int64{10, 14}},
 		},
 		"retention of everything": {
 			func(r *rig) { r.deleteBefore(20); r.produce(0, "next") },
-			want{Read: []string{"next"}, Begin: 20, Era: 1, Gap: [2]int64{10, 19}},
+			outcome{Read: []string{"next"}, Begin: 20, Era: 1, Gap: [2]int64{10, 19}},
 		},
 		"retention up to the position": {
 			func(r *rig) { r.deleteBefore(10) },
-			want{Read: old[10:], Begin: 10, Era: 1},
+			outcome{Read: old[10:], Begin: 10, Era: 1},
 		},
 		"retention past the anchor": {
 			func(r *rig) {
 				r.place(0, func(p *sink.Position) { p.Next = 12 })
 				r.deleteBefore(11)
 			},
-			want{Read: old[12:], Begin: 12, Era: 1},
+			outcome{Read: old[12:], Begin: 12, Era: 1},
 		},
 		"the end before the position, the anchor there": {
 			func(r *rig) { r.place(0, func(p *sink.Position) { p.Next = 30 }) },
-			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: old, Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"the end before the position, no anchor": {
 			func(r *rig) { r.place(0, func(p *sink.Position) { p.Next, p.Anchor = 30, nil }) },
-			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: old, Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"the log's start went back, no anchor": {
 			func(r *rig) { r.place(0, func(p *sink.Position) { p.LogStart, p.Anchor = 5, nil }) },
-			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: old, Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"no anchor": {
 			func(r *rig) { r.place(0, func(p *sink.Position) { p.Anchor = nil }) },
-			want{Read: old[10:], Begin: 10, Era: 1},
+			outcome{Read: old[10:], Begin: 10, Era: 1},
 		},
 		"another record at the anchor's offset": {
 			func(r *rig) { r.place(0, func(p *sink.Position) { p.Anchor.SHA256[0]++ }) },
-			want{Read: old, Begin: 0, Era: 2, Rewinds: 1},
+			outcome{Read: old, Begin: 0, Era: 2, Rewinds: 1},
 		},
 		"never read, the first deleted": {
 			func(r *rig) {
 				r.place(0, func(p *sink.Position) { *p = sink.Position{Partition: p.Partition, Era: 1, LogStart: -1} })
 				r.deleteBefore(3)
 			},
-			want{Read: old[3:], Begin: 3, Era: 1, Gap: [2]int64{0, 2}},
+			outcome{Read: old[3:], Begin: 3, Era: 1, Gap: [2]int64{0, 2}},
 		},
-	} {
+	}
+}
+
+// What becomes of a position when the log is not what it was.
+func TestLogChangedWhileAway(t *testing.T) {
+	t.Parallel()
+	old := numbered("old", 20)
+	for name, tc := range changes(old) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, sandbox.BrokerConfig{}, 1)
@@ -131,14 +141,14 @@ func TestLogChangedWhileAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.produce(0, old[10:]...)
-			tc.change(r)
+			tc.make(r)
 			r.update(func() { clear(r.read); clear(r.begins) })
 			second := r.start(nil)
 			r.untilRead(t, 0, tc.want.Read...)
 			if err := second.stop(); err != nil {
 				t.Fatal(err)
 			}
-			got := want{
+			got := outcome{
 				Read: r.values(0), Begin: r.begins[0][0].Next, Era: r.positions[0].Era,
 				Rewinds: second.metric("tallyman_topic_rewinds_total"),
 			}
