@@ -27,13 +27,13 @@ func TestReads(t *testing.T) {
 	if high, ok := c.HighWater(3); high != 51 || !ok {
 		t.Errorf("HighWater: %d, %t", high, ok)
 	}
-	if got := c.metric("tallyman_partitions"); got != 8 {
+	if got := c.metric("tallyman_loader_partitions"); got != 8 {
 		t.Errorf("%v partitions owned", got)
 	}
 	if err := c.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.metric("tallyman_read_ahead_bytes"); got != 0 {
+	if got := c.metric("tallyman_loader_read_ahead_bytes"); got != 0 {
 		t.Errorf("%v bytes of the budget were not given back", got)
 	}
 	if _, ok := c.HighWater(3); ok {

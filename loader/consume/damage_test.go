@@ -272,7 +272,7 @@ func TestUnreadableBatches(t *testing.T) {
 				!strings.Contains(refused.Refused.Detail, tc.detail) {
 				t.Errorf("refused %d to %d: %v, want %s: %s", refused.Offset, refused.Next, refused.Refused, tc.reason, tc.detail)
 			}
-			if got := c.metric("tallyman_read_ahead_bytes"); got != 0 {
+			if got := c.metric("tallyman_loader_read_ahead_bytes"); got != 0 {
 				t.Errorf("%v bytes of the budget were not given back", got)
 			}
 		})

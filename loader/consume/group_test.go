@@ -84,7 +84,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	if n := len(r.owner); n != 0 {
 		t.Errorf("%d partitions were not given up", n)
 	}
-	if got := two.metric("tallyman_group_generations_total"); got < 2 {
+	if got := two.metric("tallyman_loader_group_generations_total"); got < 2 {
 		t.Errorf("%v generations", got)
 	}
 }
@@ -201,7 +201,7 @@ func TestPartitionsAdded(t *testing.T) {
 	}
 	r.produce(2, "b")
 	r.untilRead(t, 2, "b")
-	if got := c.metric("tallyman_partitions"); got != 3 {
+	if got := c.metric("tallyman_loader_partitions"); got != 3 {
 		t.Errorf("%v partitions owned", got)
 	}
 }

@@ -150,7 +150,7 @@ func TestLogChangedWhileAway(t *testing.T) {
 			}
 			got := outcome{
 				Read: r.values(0), Begin: r.begins[0][0].Next, Era: r.positions[0].Era,
-				Rewinds: second.metric("tallyman_topic_rewinds_total"),
+				Rewinds: second.metric("tallyman_loader_topic_rewinds_total"),
 			}
 			gap := 0.0
 			for _, m := range r.gaps[0] {
@@ -160,7 +160,7 @@ func TestLogChangedWhileAway(t *testing.T) {
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Error(diff)
 			}
-			if counted := second.metric("tallyman_gap_messages_total"); counted != gap {
+			if counted := second.metric("tallyman_loader_gap_messages_total"); counted != gap {
 				t.Errorf("%v messages of gaps counted, want %v", counted, gap)
 			}
 		})
@@ -180,7 +180,7 @@ func TestTopicMadeAgainWhileRead(t *testing.T) {
 			r.untilRead(t, 0, numbered("old", 10)...)
 			r.remake(1, numbered("new", n)...)
 			r.untilRead(t, 0, numbered("new", n)...)
-			if got := c.metric("tallyman_topic_rewinds_total"); got != 1 {
+			if got := c.metric("tallyman_loader_topic_rewinds_total"); got != 1 {
 				t.Errorf("%v rewinds", got)
 			}
 		})
