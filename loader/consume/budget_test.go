@@ -155,6 +155,28 @@ func TestTinyRecords(t *testing.T) {
 	r.until(t, "the end", func() bool { return r.positions[0].Next == n })
 }
 
+// What carries nothing takes memory too while it waits for its turn.
+func TestManyAbortedTransactions(t *testing.T) {
+	t.Parallel()
+	const readAhead = 10 * recordMemory
+	r := newRig(t, sandbox.BrokerConfig{}, 1)
+	client := r.producer(kgo.TransactionalID("one"))
+	for range 20 {
+		r.transact(client, kgo.TryAbort, "aborted")
+	}
+	r.produce(0, "end")
+	r.hold[0] = true
+	c := r.start(func(c *Config) { c.ReadAhead = readAhead })
+	r.until(t, "the budget to be full", func() bool { return c.budget.held.Load() == readAhead })
+	r.update(func() {
+		if n := len(r.held); n > 10 {
+			t.Errorf("%d steps are held", n)
+		}
+	})
+	r.setHold(c, false, 0)
+	r.untilRead(t, 0, "end")
+}
+
 // A bomb costs no more than the limit.
 func TestBombMemory(t *testing.T) {
 	bomb := zstdOf(t, make([]byte, 256<<20))

@@ -51,7 +51,7 @@ type Config struct {
 	// StallAfter is how long a broker may have something and not send it before
 	// the session starts anew on fresh connections. Defaults to 60 s.
 	StallAfter time.Duration
-	// DrainTimeout bounds the wait for commits in flight when partitions are given up. Defaults to 7 s.
+	// DrainTimeout bounds the wait for commits in flight when partitions are given up. Defaults to 6 s.
 	DrainTimeout time.Duration
 	// Logger takes what a person should know. Defaults to none.
 	Logger *slog.Logger
@@ -70,7 +70,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.RequestTimeout, 10*time.Second)
 	def(&c.MetadataEvery, 3*time.Second)
 	def(&c.StallAfter, time.Minute)
-	def(&c.DrainTimeout, 7*time.Second)
+	def(&c.DrainTimeout, 6*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -167,8 +167,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("consumer group %s: %w", c.config.Group, err)
 	}
-	err = c.generations(ctx, group)
-	if !c.leave(group) {
+	last, err := c.generations(ctx, group)
+	if !c.leave(group, last) {
 		c.config.Logger.Warn("left the consumer group without its coordinator's word", "group", c.config.Group)
 	}
 	return err
@@ -189,38 +189,39 @@ func (c *Consumer) groupConfig() kafka.ConsumerGroupConfig {
 	}
 }
 
-// generations takes one generation of the group after another.
-func (c *Consumer) generations(ctx context.Context, group *kafka.ConsumerGroup) error {
+// generations takes one generation of the group after another. It returns the
+// session of the last one, which may still be ending; nil: there was none.
+func (c *Consumer) generations(ctx context.Context, group *kafka.ConsumerGroup) (last *session, err error) {
 	for {
 		gen, err := group.Next(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return last, nil
 		case err != nil:
 			c.note(trouble{what: membership}, fmt.Errorf("join consumer group %s: %w", c.config.Group, err))
 			c.config.Logger.Info("consumer group is not ready; trying again", "group", c.config.Group, "cause", err)
 			continue
 		}
-		s := newSession(c, gen)
-		gen.Start(s.run)
+		last = newSession(c, gen)
+		gen.Start(last.run)
 		select {
-		case <-s.done:
+		case <-last.done:
 		case <-ctx.Done():
-			return nil // leave waits for the session
+			return last, nil // leave waits for the session
 		}
-		if s.fatal != nil {
-			return s.fatal
+		if last.fatal != nil {
+			return last, last.fatal
 		}
 	}
 }
 
-// leaveLimit is how long the group is waited for; what the library does beyond
-// that ends with the process.
-const leaveLimit = 2 * time.Second
+// leaveLimit is how long the group is waited for once the last session has
+// ended; what the library does beyond that ends with the process.
+const leaveLimit = time.Second
 
-// leave leaves the group, which waits for the session's end. It returns false
-// if that took too long.
-func (c *Consumer) leave(group *kafka.ConsumerGroup) bool {
+// leave leaves the group, which ends the last session. It returns false if that
+// took too long.
+func (c *Consumer) leave(group *kafka.ConsumerGroup, last *session) bool {
 	left := make(chan struct{})
 	go func() {
 		defer close(left)
@@ -228,6 +229,14 @@ func (c *Consumer) leave(group *kafka.ConsumerGroup) bool {
 	}()
 	timer := time.NewTimer(c.config.DrainTimeout + lastWait + leaveLimit)
 	defer timer.Stop()
+	if last != nil {
+		select {
+		case <-last.done:
+			timer.Reset(leaveLimit) // a coordinator that is away must not use up the whole limit
+		case <-timer.C:
+			return false
+		}
+	}
 	select {
 	case <-left:
 		return true
@@ -327,14 +336,6 @@ func (c *Consumer) Reset(partitions []int32) {
 	}
 }
 
-// Committed tells the group, a little later, that a position moved: a hint for
-// lag tools, which nothing here reads. It does not block.
-func (c *Consumer) Committed(partition int32, next int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.hints[int(partition)] = next
-}
-
 // HighWater returns a partition's high watermark as the last fetch told it;
 // false if this member does not read the partition.
 func (c *Consumer) HighWater(partition int32) (int64, bool) {
@@ -366,24 +367,4 @@ func (c *Consumer) setSession(s *session) {
 	}
 	delete(c.troubles, trouble{what: membership})
 	maps.DeleteFunc(c.troubles, func(t trouble, _ error) bool { return t.what == aStall && s.flows[t.number] == nil })
-}
-
-// takeHints returns what the group has not been told yet.
-func (c *Consumer) takeHints() map[int]int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	hints := c.hints
-	c.hints = map[int]int64{}
-	return hints
-}
-
-// returnHints takes back what the group could not be told.
-func (c *Consumer) returnHints(hints map[int]int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for number, next := range hints {
-		if _, ok := c.hints[number]; !ok {
-			c.hints[number] = next
-		}
-	}
 }

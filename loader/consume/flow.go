@@ -37,6 +37,7 @@ type flowing struct {
 	lead   leader
 	next   int64 // the offset to fetch
 	era    int64 // of the position that the life began with
+	done   int64 // up to where the warehouse has committed since
 	full   bool  // something was fetched that the goroutine has not taken
 	ready  chan *catch
 	told   hearsay
@@ -170,7 +171,7 @@ func (f *flow) begin(lead leader, p sink.Position, start int64) <-chan *catch {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.flowing = flowing{
-		open: true, lead: lead, next: p.Next, era: p.Era, starts: [2]int64{start, start}, moved: time.Now(),
+		open: true, lead: lead, next: p.Next, era: p.Era, done: p.Next, starts: [2]int64{start, start}, moved: time.Now(),
 		ready: make(chan *catch, 1), unwell: f.unwell,
 	}
 	defer f.session.wake()
@@ -183,6 +184,37 @@ func (f *flow) taken() {
 	defer f.mu.Unlock()
 	f.full, f.moved = false, time.Now()
 	f.session.wake()
+}
+
+// committed notes up to where the warehouse has said that it committed.
+func (f *flow) committed(next int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.done = max(f.done, next)
+}
+
+// durable returns up to where the warehouse has said that it committed.
+func (f *flow) durable() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.done
+}
+
+// expect ends a life that began in an earlier era than the warehouse has, or of
+// which the warehouse has lost what was committed before it was asked: another
+// one took over, without the last transactions.
+func (f *flow) expect(p sink.Position, before int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case !f.open:
+	case f.era < p.Era:
+		f.end(&doubt{"it was rewound"})
+	case f.era == p.Era && p.Next < min(before, f.done): // f.done is less if a new life began meanwhile
+		f.consumer.config.Logger.Warn("the warehouse went back; loading again what it lost",
+			"topic", f.partition.Topic, "partition", f.partition.Number, "committed", before, "position", p.Next)
+		f.end(&doubt{"the warehouse went back"})
+	}
 }
 
 func (f *flow) shut() {
@@ -203,7 +235,7 @@ func (f *flow) pass(ctx context.Context, c *catch, s *step) error {
 	case s.fault != sound:
 		return f.refuse(ctx, c, s, batch.Unreadable, "the header of the record batch contradicts itself")
 	case s.control() || s.drop || s.count == 0:
-		return f.hand(ctx, c, []Record{{Message: sink.Message{Partition: f.partition}, Skip: true, Next: s.last + 1}}, nil)
+		return f.single(ctx, c, Record{Message: sink.Message{Partition: f.partition}, Skip: true, Next: s.last + 1})
 	}
 	if err := f.share.room(ctx); err != nil {
 		return err
@@ -288,11 +320,24 @@ func (f *flow) refuse(ctx context.Context, c *catch, s *step, reason batch.Reaso
 	if s.maxTime > 0 {
 		at = time.UnixMilli(min(s.maxTime, maxTime))
 	}
-	return f.hand(ctx, c, []Record{{
+	return f.single(ctx, c, Record{
 		Message: sink.Message{Partition: f.partition, Offset: s.from, Timestamp: at.UTC()},
 		Next:    s.last + 1,
 		Refused: &batch.Refusal{Reason: reason, Detail: detail},
-	}}, nil)
+	})
+}
+
+// single hands over a step without content, whose memory counts all the same:
+// an outage may last for any number of them.
+func (f *flow) single(ctx context.Context, c *catch, r Record) error {
+	if err := f.share.room(ctx); err != nil {
+		return err
+	}
+	taken, err := f.consumer.budget.acquire(ctx, recordMemory)
+	if err != nil {
+		return err
+	}
+	return f.hand(ctx, c, []Record{r}, f.share.slab(taken, 1))
 }
 
 // hand gives records to the handler.

@@ -366,3 +366,31 @@ func TestOffsetHints(t *testing.T) {
 		t.Errorf("the group was told %d", told())
 	}
 }
+
+// A coordinator that doesn't answer delays no end: the partitions are given up
+// in order all the same.
+func TestEndWithoutTheCoordinator(t *testing.T) {
+	t.Parallel()
+	r, wire := newWiredRig(t, sandbox.BrokerConfig{}, 2)
+	r.produce(0, "a")
+	lost := wire.lose(kmsg.OffsetCommit)
+	c := r.start(func(c *Config) { c.RequestTimeout, c.SessionTimeout = patience, patience })
+	r.untilRead(t, 0, "a")
+	select {
+	case <-lost:
+	case <-time.After(patience):
+		t.Fatal("the group was not told of the position")
+	}
+	began := time.Now()
+	if err := c.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the end took %v", took)
+	}
+	r.update(func() {
+		if n := len(r.owner); n != 0 {
+			t.Errorf("%d partitions were not given up", n)
+		}
+	})
+}

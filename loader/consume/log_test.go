@@ -302,3 +302,19 @@ func TestFencedHandler(t *testing.T) {
 	r.untilRead(t, 0, numbered("a", 11)[5:]...)
 	c.untilHealthy()
 }
+
+// A warehouse that went back, as a replica does that took over without the last
+// commits, is noticed also where nothing new comes.
+func TestWarehouseWentBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.BrokerConfig{}, 1)
+	r.produce(0, numbered("a", 10)...)
+	c := r.start(nil)
+	r.untilRead(t, 0, numbered("a", 10)...)
+	r.place(0, func(p *sink.Position) { p.Next, p.Anchor = 6, nil })
+	r.untilRead(t, 0, append(numbered("a", 10), numbered("a", 10)[6:]...)...)
+	if got := c.metric("tallyman_loader_topic_rewinds_total"); got != 0 {
+		t.Errorf("%v rewinds", got)
+	}
+	c.untilHealthy()
+}

@@ -119,77 +119,29 @@ func (s *session) again(why string, args ...any) {
 }
 
 const (
-	hintEvery = time.Second            // how often the group is told of positions
 	eraEvery  = 2 * time.Second        // how often the warehouse is asked for rewinds
 	lookPause = 100 * time.Millisecond // least time between two looks at the layout
-	lastWait  = time.Second            // for the answer to the last hint
 )
 
-// keepHints tells the group how far this member has committed.
-func (s *session) keepHints() {
-	tick := time.NewTicker(hintEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-tick.C:
-			s.hint()
-		}
-	}
-}
-
-func (s *session) hint() {
-	hints := s.consumer.takeHints()
-	if len(hints) == 0 {
-		return
-	}
-	if err := s.gen.CommitOffsets(map[string]map[int]int64{s.consumer.config.Topic: hints}); err != nil {
-		s.consumer.returnHints(hints)
-		s.consumer.config.Logger.Debug("the group was not told of positions", "cause", err)
-	}
-}
-
-// lastHint tells the group of the positions at the end, if it listens.
-func (s *session) lastHint() {
-	told := make(chan struct{})
-	go func() {
-		defer close(told)
-		s.hint()
-	}()
-	timer := time.NewTimer(lastWait)
-	defer timer.Stop()
-	select {
-	case <-told:
-	case <-timer.C:
-	}
-	s.consumer.takeHints() // what is left belongs to a generation that is over
-}
-
-// keepEras notices a rewind, also where nothing comes that could be committed
-// and run into it.
+// keepEras notices a rewind, and a warehouse that went back, also where nothing
+// comes that could be committed and run into it.
 func (s *session) keepEras() {
 	partitions := make([]sink.Partition, 0, len(s.flows))
 	for _, f := range s.flows {
 		partitions = append(partitions, f.partition)
 	}
 	for sleep(s.ctx, eraEvery) {
+		before := make(map[int32]int64, len(s.flows))
+		for number, f := range s.flows {
+			before[number] = f.durable()
+		}
 		positions, err := s.consumer.config.Positions.Assign(s.ctx, s.consumer.config.Revision, partitions)
 		if err != nil {
 			continue // an outage: whoever needs the warehouse tells of it
 		}
 		for _, p := range positions {
-			s.flows[p.Partition.Number].expect(p.Era)
+			s.flows[p.Partition.Number].expect(p, before[p.Partition.Number])
 		}
-	}
-}
-
-// expect ends a life that began in an earlier era than the warehouse has.
-func (f *flow) expect(era int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.open && f.era < era {
-		f.end(&doubt{"it was rewound"})
 	}
 }
 

@@ -14,13 +14,15 @@ import (
 // wire stands between the brokers and their clients.
 type wire struct {
 	mu     sync.Mutex
-	muted  map[string]bool // clients, by id, that hear nothing any more
+	muted  map[string]bool   // clients, by id, that hear nothing any more
+	lost   map[kmsg.Key]bool // requests whose answers nobody hears
+	first  chan struct{}     // closed when the first was lost; then nil
 	mangle func(key kmsg.Key, answer []byte)
 }
 
 // newWiredRig returns a rig whose broker speaks through a wire.
 func newWiredRig(t testing.TB, c sandbox.BrokerConfig, partitions int32) (*rig, *wire) {
-	w := &wire{muted: map[string]bool{}}
+	w := &wire{muted: map[string]bool{}, lost: map[kmsg.Key]bool{}}
 	c.Listen = func(network, address string) (net.Listener, error) {
 		l, err := net.Listen(network, address)
 		return wiredListener{l, w}, err
@@ -32,6 +34,16 @@ func (w *wire) mute(client string, muted bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.muted[client] = muted
+}
+
+// lose has the answers to a kind of request lost from now on. The channel is
+// closed with the first of them.
+func (w *wire) lose(key kmsg.Key) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lost[key] = true
+	w.first = make(chan struct{})
+	return w.first
 }
 
 // hurt has f change every answer; nil: nothing is changed any more.
@@ -89,7 +101,11 @@ func (c *wiredConn) Write(b []byte) (int, error) {
 	key, client := c.key, c.client
 	c.mu.Unlock()
 	c.wire.mu.Lock()
-	muted, mangle := c.wire.muted[client], c.wire.mangle
+	muted, mangle := c.wire.muted[client] || c.wire.lost[key], c.wire.mangle
+	if c.wire.lost[key] && c.wire.first != nil {
+		close(c.wire.first)
+		c.wire.first = nil
+	}
 	if mangle != nil {
 		b = append([]byte(nil), b...)
 		mangle(key, b)
