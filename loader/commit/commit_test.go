@@ -139,6 +139,44 @@ func TestEndWaitsForTheGroupInFlight(t *testing.T) {
 	})
 }
 
+// TestLateCommitOfASessionThatEnded sees a transaction commit after everybody
+// stopped waiting for it and the partition began again: what it loaded is passed
+// over, what comes behind it is loaded once.
+func TestLateCommitOfASessionThatEnded(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		withRig(t, nil, func(t *testing.T, r *rig) {
+			for i := range 3 {
+				r.publish(0, r.batch(i))
+			}
+			leave := make(chan struct{})
+			r.book.mu.Lock()
+			r.book.gate = leave
+			r.book.mu.Unlock()
+			if lost { // the answer, too
+				r.book.late = &sink.Error{Class: sink.Retryable, Err: errPlanted}
+			}
+			r.restart([]int32{0})
+			synctest.Wait()
+			ended, cancel := context.WithCancel(t.Context())
+			cancel()
+			r.handler.End(ended, []int32{0})
+			for i := range 3 {
+				r.publish(0, r.batch(3+i))
+			}
+			r.restart([]int32{0})
+			synctest.Wait()
+			if n := len(r.book.order); n != 0 {
+				t.Fatalf("%d batches were loaded beside the transaction in flight", n)
+			}
+			close(leave)
+			r.eventually("position at 6", at(0, 6))
+			if len(r.book.order) != 6 || len(r.book.dead) != 0 {
+				t.Errorf("loaded %d, quarantined %d", len(r.book.order), len(r.book.dead))
+			}
+		})
+	}
+}
+
 // TestLag sees the age of the oldest batch that is not committed.
 func TestLag(t *testing.T) {
 	withRig(t, nil, func(t *testing.T, r *rig) {

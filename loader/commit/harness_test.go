@@ -32,7 +32,7 @@ func manifest(t testing.TB) schema.Manifest {
 
 // book is a warehouse reduced to its contract: a ledger, positions moved by
 // compare-and-set, a quarantine. Faults are planted by hooks, so that every
-// decision of this package can be provoked; package loader repeats the
+// decision of this package can be provoked; internal/torture repeats the
 // important ones on a real database.
 type book struct {
 	mu        sync.Mutex
@@ -47,6 +47,7 @@ type book struct {
 	after func(g *sink.Group) error
 	// gate holds the next transaction up until it is closed; hooks are not asked then.
 	gate chan struct{}
+	late error // the outcome of the transaction behind the gate, which commits
 }
 
 func (b *book) Close() error { return nil }
@@ -113,7 +114,10 @@ func (b *book) Commit(_ context.Context, g *sink.Group) (sink.Result, error) {
 		}
 		b.positions[a.Partition.Number] = p
 	}
-	if b.after != nil && !gated {
+	switch {
+	case gated:
+		return res, b.late
+	case b.after != nil:
 		return res, b.after(g)
 	}
 	return res, nil
