@@ -64,6 +64,8 @@ func Load(fsys fs.FS) (*Tree, error) {
 			return nil
 		case d.IsDir() && left(p):
 			return fs.SkipDir
+		case left(p): // in a worktree .git is a file
+			return nil
 		case d.IsDir():
 			if !strings.Contains(p, "/") {
 				t.Dirs = append(t.Dirs, p)
@@ -82,10 +84,10 @@ func Load(fsys fs.FS) (*Tree, error) {
 	return t, nil
 }
 
-// left says that a directory is not part of the source: the repository's own
+// left says that a path is not part of the source: the repository's own
 // administration and the directories that .gitignore names.
-func left(dir string) bool {
-	return dir == ".git" || dir == "bin" || dir == "out"
+func left(p string) bool {
+	return p == ".git" || p == "bin" || p == "out"
 }
 
 func modulePath(mod string) string {
