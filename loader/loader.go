@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 
 	"tallyman/internal/kafkaconn"
 	"tallyman/loader/commit"
@@ -58,6 +59,7 @@ type Loader struct {
 	handler  *commit.Handler
 	consumer *consume.Consumer
 	window   prometheus.Gauge
+	answers  atomic.Bool // the warehouse, when it was last asked
 }
 
 // New builds a Loader; Run makes it work.
@@ -82,9 +84,6 @@ func New(c Config) (*Loader, error) {
 		Name: "tallyman_ledger_end_timestamp_seconds",
 		Help: "Unix time at which the ledger's newest partition ends; batches from then on are not taken until tallyman init has run again.",
 	})}
-	if err := c.Registerer.Register(l.window); err != nil {
-		return nil, fmt.Errorf("register metrics: %w", err)
-	}
 	committers := make([]sink.Committer, c.Committers)
 	for i := range committers {
 		committers[i] = c.Warehouse.NewCommitter()
@@ -106,6 +105,11 @@ func New(c Config) (*Loader, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, collector := range []prometheus.Collector{l.window, l.up()} {
+		if err := c.Registerer.Register(collector); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
 	l.consumer, err = consume.New(consume.Config{
 		Conn:           c.Conn,
 		Topic:          c.Revision.Manifest.Topic,
@@ -126,43 +130,80 @@ func Group(r sink.Revision) string {
 	return fmt.Sprintf("tallyman.%s.%s.r%d", r.Manifest.Dataset.Namespace, r.Manifest.Dataset.Name, r.ID)
 }
 
+// up makes the gauge that tells an outage of the warehouse, also where nothing
+// comes that could be committed.
+func (l *Loader) up() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tallyman_warehouse_up",
+		Help: "1 if the warehouse answered when it was last asked and no transaction waits for it, else 0.",
+	}, func() float64 {
+		if l.answers.Load() && !l.handler.Outage() {
+			return 1
+		}
+		return 0
+	})
+}
+
+// stopLimit is how long the committers may take to abandon what they have in
+// flight, once the consumer has given up waiting for it. It is a COMMIT that
+// takes longer: nothing may cancel one.
+const stopLimit = time.Second
+
 // Run loads until ctx ends. Then it stops reading, waits for the transactions
 // in flight, gives its partitions up and returns nil, in less than ten seconds.
+// A transaction that takes longer is left to itself: the process should end,
+// and whoever loads next finds out whether it committed.
 func (l *Loader) Run(ctx context.Context) error {
 	// The committers outlive the consumer: it waits for what they have in flight.
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	var group errgroup.Group
-	group.Go(func() error { return l.handler.Run(working) })
-	group.Go(func() error {
-		defer stop()
-		return l.consumer.Run(ctx)
-	})
-	group.Go(func() error {
-		l.watchWindow(working)
-		return nil
-	})
-	return group.Wait()
+	var group sync.WaitGroup
+	var failed error
+	group.Go(func() { failed = l.handler.Run(working) })
+	group.Go(func() { l.watch(working) })
+	err := l.consumer.Run(ctx)
+	stop()
+	ended := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(ended)
+	}()
+	timer := time.NewTimer(stopLimit)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return errors.Join(err, failed)
+	case <-timer.C:
+		l.config.Logger.Warn("left a transaction in flight; whether it committed, the next loader finds out")
+		return err
+	}
 }
 
-// windowEvery is how often the ledger's end is looked at.
-const windowEvery = time.Minute
+const (
+	lookEvery = 5 * time.Second     // how often the warehouse is asked how it is
+	soon      = 31 * 24 * time.Hour // before the ledger's end a person hears of it
+	remind    = time.Hour           // and again
+)
 
-// watchWindow keeps the gauge of the ledger's end true, and complains a month
-// before it is reached.
-func (l *Loader) watchWindow(ctx context.Context) {
-	tick := time.NewTicker(windowEvery)
+// watch keeps the gauges of the warehouse and of the ledger's end true, and
+// complains a month before the end is reached.
+func (l *Loader) watch(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	var complained time.Time
 	for {
-		w, err := l.config.Warehouse.Window(ctx)
-		switch {
-		case ctx.Err() != nil:
+		w, err := l.look(ctx)
+		if ctx.Err() != nil {
 			return
+		}
+		l.answers.Store(err == nil)
+		switch {
 		case err != nil:
 			l.config.Logger.Debug("can't look at the ledger's end", "cause", err)
 		default:
 			l.window.Set(float64(w.End.Unix()))
-			if time.Until(w.End) < 31*24*time.Hour {
+			if time.Until(w.End) < soon && time.Since(complained) > remind {
+				complained = time.Now()
 				l.config.Logger.Error("the ledger's partitions end soon: run tallyman init", "end", w.End)
 			}
 		}
@@ -172,6 +213,13 @@ func (l *Loader) watchWindow(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// look asks the warehouse for the ledger's window; no answer in time is an error too.
+func (l *Loader) look(ctx context.Context) (sink.Window, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookEvery)
+	defer cancel()
+	return l.config.Warehouse.Window(ctx)
 }
 
 // Ready returns nil, or why nothing is being loaded: not a member yet, an outage
