@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,17 +66,18 @@ func TestBreakerCountsConflicts(t *testing.T) {
 // TestProbeLooksAtTheMessagesAgain sees batches load that were from the future
 // by a clock that was wrong.
 func TestProbeLooksAtTheMessagesAgain(t *testing.T) {
-	slow := -24 * time.Hour
+	var slow atomic.Int64 // read by the lane
+	slow.Store(int64(-24 * time.Hour))
 	withRig(t, func(c *Config) {
 		c.BreakerWindow = 10
-		c.Now = func() time.Time { return time.Now().Add(slow) }
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(slow.Load())) }
 	}, func(t *testing.T, r *rig) {
 		for i := range 20 {
 			r.publish(0, r.batch(i))
 		}
 		r.together([]int32{0})
 		r.eventually("breaker open", func(*book) bool { return r.stopped("breaker_open") })
-		slow = 0
+		slow.Store(0)
 		r.eventually("position at 20", at(0, 20))
 		if len(r.book.order) != 20 || len(r.book.dead) != 0 {
 			t.Errorf("loaded %d, quarantined %d", len(r.book.order), len(r.book.dead))

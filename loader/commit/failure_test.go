@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"tallyman/loader/consume"
 	"tallyman/schema/batch"
@@ -193,6 +194,28 @@ func TestOutageIsNotBadData(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestStoppedWhileProbing sees the metric say so all the time, also while a
+// probe is under way: an alarm must not begin anew each minute.
+func TestStoppedWhileProbing(t *testing.T) {
+	withRig(t, nil, func(t *testing.T, r *rig) {
+		var told []float64
+		stopped := r.handler.metrics.stopped.WithLabelValues("planted")
+		r.book.before = func(*sink.Group) error {
+			if told = append(told, testutil.ToFloat64(stopped)); len(told) < 4 {
+				return &sink.Error{Class: sink.Misconfigured, Reason: "planted", Err: errPlanted}
+			}
+			return nil
+		}
+		r.publish(0, r.batch(1))
+		r.restart([]int32{0})
+		r.eventually("position at 1", at(0, 1))
+		synctest.Wait()
+		if diff := cmp.Diff([]float64{0, 1, 1, 1, 0}, append(told, testutil.ToFloat64(stopped))); diff != "" {
+			t.Errorf("stopped, at each try and after (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // TestTooSlowIsHalved sees groups get smaller until the warehouse takes them.

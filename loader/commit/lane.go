@@ -22,9 +22,10 @@ type lane struct {
 	parts   map[int32]*part
 	inbox   []*step
 	queue   []*step
-	queued  int64 // bytes of rows in queue and in flight
-	flying  bool  // a group is being submitted
-	trouble error // why the group in flight is not committed yet
+	queued  int64  // bytes of rows in queue and in flight
+	flying  bool   // a group is being submitted
+	trouble error  // why the group in flight is not committed yet
+	stopped string // the reason for which nothing moves until a person mends it; empty: none
 	changed chan struct{}
 }
 
@@ -262,6 +263,7 @@ func (l *lane) land(steps []*step) {
 	}
 	l.flying = false
 	l.trouble = nil
+	l.stop("")
 	l.broadcast()
 }
 

@@ -143,7 +143,7 @@ func (l *lane) gather(g *sink.Group, steps []*step) map[int]*step {
 
 // committed notes a group that is durable.
 func (l *lane) committed(g *sink.Group, res sink.Result, took time.Duration) {
-	l.note(nil)
+	l.note("", nil)
 	l.advanced(g.Advances)
 	l.handler.breaker.record(tally(g, res))
 	l.handler.metrics.committed(g, res, took)
@@ -210,7 +210,7 @@ func (l *lane) refused(ctx context.Context, a *attempt, g *sink.Group, err error
 // again waits before the attempt is submitted once more.
 func (l *lane) again(ctx context.Context, a *attempt, err error) {
 	pause := a.backoff.NextBackOff()
-	l.note(err)
+	l.note("", err)
 	l.handler.config.Logger.Warn("the warehouse does not take the group; waiting", "cause", err, "pause", pause)
 	l.wait(ctx, a.steps, pause)
 }
@@ -218,10 +218,7 @@ func (l *lane) again(ctx context.Context, a *attempt, err error) {
 // halt keeps everything where it is for one probe interval: the load is stopped
 // until a person mends the cause, and goes on by itself afterwards.
 func (l *lane) halt(ctx context.Context, a *attempt, reason string, err error) {
-	stopped := l.handler.metrics.stopped.WithLabelValues(reason)
-	stopped.Inc()
-	defer stopped.Dec()
-	l.note(fmt.Errorf("%s is stopped (%s): %w", l.handler.config.Revision.Manifest.Dataset, reason, err))
+	l.note(reason, fmt.Errorf("%s is stopped (%s): %w", l.handler.config.Revision.Manifest.Dataset, reason, err))
 	l.handler.config.Logger.Error("load stopped; nothing is lost, it goes on when the cause is mended",
 		"reason", reason, "cause", err, "next_probe", l.handler.config.Probe)
 	l.wait(ctx, a.steps, l.handler.config.Probe)
@@ -233,10 +230,28 @@ func (l *lane) halt(ctx context.Context, a *attempt, reason string, err error) {
 }
 
 // note keeps why the group in flight does not commit, for probes and people.
-func (l *lane) note(err error) {
+// The reason is that of a stop; empty: it is none.
+func (l *lane) note(reason string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.trouble = err
+	l.stop(reason)
+}
+
+// stop has the metric name the reason of a stop until there is none any more,
+// also while it is probed. The caller holds mu.
+func (l *lane) stop(reason string) {
+	if l.stopped == reason {
+		return
+	}
+	gauge := l.handler.metrics.stopped
+	if l.stopped != "" {
+		gauge.WithLabelValues(l.stopped).Dec()
+	}
+	if reason != "" {
+		gauge.WithLabelValues(reason).Inc()
+	}
+	l.stopped = reason
 }
 
 // wait sleeps; it ends early with ctx or with the sessions of all the steps.
