@@ -11,7 +11,8 @@
 // belongs to, tells the Handler to begin, decompresses what the fetcher brings
 // it and hands the records on. A reset ends a flow and starts another from the
 // warehouse's position; so does everything that makes the log doubtful: a
-// changed leader epoch, an unknown topic, an offset out of range.
+// changed leader epoch, an unknown topic, an offset out of range, a record batch
+// that begins within the one before.
 //
 // # What is trusted
 //

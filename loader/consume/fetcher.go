@@ -179,10 +179,15 @@ func (f *flow) bring(life uint64, p *fetched) (cause string) {
 	if err == nil {
 		f.sound()
 	}
+	if len(steps) > 0 && f.whole && steps[0].base < f.next {
+		// In one log no batch begins within another.
+		f.end(&doubt{"a record batch does not follow on the one before"})
+		return "other_log"
+	}
 	if len(steps) > 0 {
 		f.consumer.note(trouble{aStall, f.partition.Number}, nil)
 		f.next = steps[len(steps)-1].last + 1
-		f.full = true
+		f.full, f.whole = true, true
 		f.ready <- &catch{steps: steps, logStart: f.starts[1], high: p.highWater}
 	}
 	if err != nil {

@@ -39,6 +39,7 @@ type flowing struct {
 	era    int64 // of the position that the life began with
 	done   int64 // up to where the warehouse has committed since
 	full   bool  // something was fetched that the goroutine has not taken
+	whole  bool  // next is where a record batch ends
 	ready  chan *catch
 	told   hearsay
 	starts [2]int64                    // the log's start as the last answer told it, and as two in a row did

@@ -2,10 +2,14 @@ package consume
 
 import (
 	"errors"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tallyman/internal/sandbox"
 	"tallyman/sink"
@@ -178,11 +182,77 @@ func TestTopicMadeAgainWhileRead(t *testing.T) {
 			r.produce(0, numbered("old", 10)...)
 			c := r.start(nil)
 			r.untilRead(t, 0, numbered("old", 10)...)
-			r.remake(1, numbered("new", n)...)
+			if err := r.broker.DeleteTopic(topic); err != nil {
+				t.Fatal(err)
+			}
+			if n == 10 { // nothing else tells a log that ends where the old one did
+				c.untilUnhealthy("topic ads.clicks is gone")
+			}
+			r.create(1, nil)
+			r.produce(0, numbered("new", n)...)
 			r.untilRead(t, 0, numbered("new", n)...)
 			if got := c.metric("tallyman_loader_topic_rewinds_total"); got != 1 {
 				t.Errorf("%v rewinds", got)
 			}
+		})
+	}
+}
+
+// blind has every fetch answered with nothing, as of a log that ends at high,
+// until the function that it returns is called.
+func (r *rig) blind(high int64) (see func()) {
+	var sees atomic.Bool
+	cluster := r.broker.Cluster()
+	cluster.ControlKey(int16(kmsg.Fetch), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		if sees.Load() {
+			return nil, nil, false
+		}
+		answer := request.ResponseKind().(*kmsg.FetchResponse)
+		t, p := kmsg.NewFetchResponseTopic(), kmsg.NewFetchResponseTopicPartition()
+		p.HighWatermark, p.LastStableOffset = high, high
+		t.Topic, t.Partitions = topic, append(t.Partitions, p)
+		answer.Topics = append(answer.Topics, t)
+		return answer, nil, true
+	})
+	return func() { sees.Store(true) }
+}
+
+// A topic that is made again while no fetch sees it gone is told by its
+// metadata, or by a batch that can't follow on what was read.
+func TestTopicMadeAgainUnseen(t *testing.T) {
+	t.Parallel()
+	old := numbered("old", 10)
+	for name, tc := range map[string]struct {
+		metadata time.Duration
+		batches  [][]string // of the new topic
+	}{
+		"told by metadata": {50 * time.Millisecond, [][]string{numbered("first", 10), numbered("second", 10)}},
+		"told by a batch":  {patience, [][]string{numbered("new", 30)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, sandbox.BrokerConfig{}, 1)
+			r.produce(0, old...)
+			c := r.start(func(c *Config) { c.MetadataEvery = tc.metadata })
+			r.untilRead(t, 0, old...)
+			see := r.blind(10)
+			if err := r.broker.DeleteTopic(topic); err != nil {
+				t.Fatal(err)
+			}
+			if tc.metadata < patience {
+				c.untilUnhealthy("topic ads.clicks is gone")
+			}
+			r.create(1, nil)
+			for _, values := range tc.batches {
+				r.produce(0, values...)
+			}
+			see()
+			r.untilRead(t, 0, slices.Concat(tc.batches...)...)
+			if got := c.metric("tallyman_loader_topic_rewinds_total"); got != 1 {
+				t.Errorf("%v rewinds", got)
+			}
+			c.untilHealthy()
 		})
 	}
 }

@@ -189,6 +189,9 @@ func (s *session) layout() int {
 	case errors.Is(err, errNoTopic):
 		c.note(trouble{what: layout}, fmt.Errorf(
 			"topic %s is gone: make it again with tallyman dataset apply; what it held has to be published again", c.config.Topic))
+		for _, f := range s.flows { // a fetch may see nothing of it, before the topic is there again
+			f.restart(&doubt{"the topic is gone"})
+		}
 		return -1
 	case err != nil:
 		c.note(trouble{what: layout}, err)
