@@ -94,25 +94,7 @@ func (c *cluster) ask(ctx context.Context, e *exchange, wait time.Duration) (pro
 	default:
 		return nil, err
 	}
-	if r, ok := m.(*reply); ok {
-		return r.Message, nil
-	}
 	return m, nil
-}
-
-// reply hides what an answer is from the transport, which takes an answer with
-// metadata for one to a request of its own.
-type reply struct{ protocol.Message }
-
-// readMessage reads an answer with the library's own decoder.
-func readMessage(key protocol.ApiKey) func(io.Reader, int16) (protocol.Message, error) {
-	return func(r io.Reader, version int16) (protocol.Message, error) {
-		_, m, err := protocol.ReadResponse(r, key, version)
-		if err != nil {
-			return nil, err
-		}
-		return &reply{m}, nil
-	}
 }
 
 // leader is who leads a partition, and since which election.
@@ -127,27 +109,22 @@ func (c *cluster) layout(ctx context.Context) (map[int32]leader, error) {
 	m, err := c.ask(ctx, &exchange{
 		Message: &metadata.Request{TopicNames: []string{c.topic}},
 		broker:  -1,
-		read:    readMessage(protocol.Metadata),
+		read:    readTopic,
 	}, 0)
 	if err != nil {
 		return nil, fmt.Errorf("ask for metadata: %w", err)
 	}
-	r, ok := m.(*metadata.Response)
-	if !ok || len(r.Topics) != 1 || r.Topics[0].Name != c.topic {
+	t, ok := m.(*topicAnswer)
+	if !ok || t.topic != c.topic {
 		return nil, &errFrame{detail: "metadata of another topic"}
 	}
-	t := r.Topics[0]
-	switch err := kafka.Error(t.ErrorCode); {
+	switch err := kafka.Error(t.code); {
 	case err == kafka.UnknownTopicOrPartition:
 		return nil, errNoTopic
-	case t.ErrorCode != 0:
+	case t.code != 0:
 		return nil, fmt.Errorf("ask for metadata: %w", err)
 	}
-	leaders := make(map[int32]leader, len(t.Partitions))
-	for _, p := range t.Partitions {
-		leaders[p.PartitionIndex] = leader{broker: p.LeaderID, epoch: p.LeaderEpoch}
-	}
-	return leaders, nil
+	return t.leaders, nil
 }
 
 // logStart asks a partition's leader where its log begins.
@@ -163,23 +140,22 @@ func (c *cluster) logStart(ctx context.Context, broker, partition int32) (int64,
 			}},
 		},
 		broker: broker,
-		read:   readMessage(protocol.ListOffsets),
+		read:   readOffset,
 	}, 0)
 	if err != nil {
 		return 0, fmt.Errorf("ask for the log's start: %w", err)
 	}
-	r, ok := m.(*listoffsets.Response)
-	if !ok || len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 1 || r.Topics[0].Partitions[0].Partition != partition {
+	p, ok := m.(*offsetAnswer)
+	if !ok || p.topic != c.topic || p.partition != partition {
 		return 0, &errFrame{detail: "offsets of another partition"}
 	}
-	p := r.Topics[0].Partitions[0]
-	if p.ErrorCode != 0 {
-		return 0, fmt.Errorf("ask for the log's start: %w", kafka.Error(p.ErrorCode))
+	if p.code != 0 {
+		return 0, fmt.Errorf("ask for the log's start: %w", kafka.Error(p.code))
 	}
-	if p.Offset < 0 {
-		return 0, &errFrame{detail: fmt.Sprintf("a log that starts at %d", p.Offset)}
+	if p.offset < 0 {
+		return 0, &errFrame{detail: fmt.Sprintf("a log that starts at %d", p.offset)}
 	}
-	return p.Offset, nil
+	return p.offset, nil
 }
 
 // query is one fetch from one broker.
@@ -218,8 +194,8 @@ func (c *cluster) fetch(ctx context.Context, q query) (*answer, error) {
 		},
 		broker: q.broker,
 		read: func(r io.Reader, version int16) (protocol.Message, error) {
-			if version < minFetch || version > maxFetch {
-				return nil, fmt.Errorf("fetch version %d, need %d to %d", version, minFetch, maxFetch)
+			if err := checkVersion("fetch", version, minFetch, maxFetch); err != nil {
+				return nil, err
 			}
 			return readAnswer(r, correlation, version, c.maxBatch)
 		},

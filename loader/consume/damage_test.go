@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -108,7 +109,7 @@ func TestFlippedBits(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := strings.Join(r.values(0), " "); got != strings.Join(want, " ") {
-		t.Errorf("read %.2000s\nwant %.2000s", got, strings.Join(want, " "))
+		t.Errorf("read (-want +got):\n%s", cmp.Diff(want, r.values(0)))
 	}
 	if p := r.positions[0]; p.Era != 1 || len(r.gaps[0]) != 0 || p.LogStart != 0 {
 		t.Errorf("gaps %v, position %+v", r.gaps[0], p)

@@ -1,7 +1,9 @@
 package consume
 
 import (
+	"encoding/binary"
 	"fmt"
+	"hash/fnv"
 	"slices"
 )
 
@@ -17,6 +19,7 @@ type step struct {
 type claim struct {
 	base, last int64
 	drop       bool
+	list       uint64 // a hash of what drop was told from: different lies can come to the same
 }
 
 // hearsay are the claims of one answer, by the offset from which they go on.
@@ -46,6 +49,9 @@ func vet(p *fetched, next int64, told hearsay) (steps []step, heard hearsay, err
 		// transaction was committed.
 		plain := b.base == next && (b.control() || !b.transactional())
 		c := claim{base: b.base, last: b.last, drop: drop}
+		if b.transactional() {
+			c.list = aborts.list
+		}
 		if !plain && told[next] != c {
 			believed = false
 		}
@@ -65,6 +71,7 @@ func vet(p *fetched, next int64, told hearsay) (steps []step, heard hearsay, err
 type aborts struct {
 	coming []aborted // by first offset
 	active map[int64]bool
+	list   uint64 // a hash of all
 }
 
 func newAborts(transactions []aborted) *aborts {
@@ -77,7 +84,11 @@ func newAborts(transactions []aborted) *aborts {
 		}
 		return 0
 	})
-	return &aborts{coming: transactions, active: map[int64]bool{}}
+	h := fnv.New64a()
+	for _, t := range transactions {
+		_ = binary.Write(h, binary.BigEndian, []int64{t.producer, t.first})
+	}
+	return &aborts{coming: transactions, active: map[int64]bool{}, list: h.Sum64()}
 }
 
 // pass takes note of a batch, and says whether it belongs to an aborted
