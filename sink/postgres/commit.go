@@ -97,6 +97,11 @@ func (t *transaction) run(ctx context.Context, b *blocked) (sink.Result, error) 
 	if err != nil {
 		return sink.Result{}, err
 	}
+	if admit := t.group.Admit; admit != nil {
+		if err := admit(res); err != nil {
+			return sink.Result{}, err
+		}
+	}
 	if err := t.copyRows(ctx); err != nil {
 		return sink.Result{}, err
 	}
