@@ -77,6 +77,28 @@ func believable(d *sink.Dead) bool {
 	}
 }
 
+// placeDead gives up the claims of dead messages whose times have no place in
+// the ledger. There a good copy can't load either, so there is nothing to keep
+// apart, while the claim would fail and hold up everything behind the message.
+func (t *transaction) placeDead(ctx context.Context) error {
+	if !slices.ContainsFunc(t.plan.claims, func(c *claim) bool { return c.element < 0 }) {
+		return nil
+	}
+	parts, err := bounds(ctx, t.conn)
+	if err != nil {
+		return classify("read the ledger's partitions", inClaim, t.target, err)
+	}
+	t.plan.claims = slices.DeleteFunc(t.plan.claims, func(c *claim) bool {
+		at := c.batch.Time
+		lost := c.element < 0 && !slices.ContainsFunc(parts, func(s slice) bool { return !at.Before(s.from) && at.Before(s.to) })
+		if lost {
+			delete(t.plan.byID, c.batch.ID)
+		}
+		return lost
+	})
+	return nil
+}
+
 const (
 	// No conflict target: the ledger has one key, and this is the statement that
 	// must go on to run, and to double rows, when a test has dropped it.
@@ -178,7 +200,7 @@ func (t *transaction) lookUp(ctx context.Context, had []*claim) error {
 }
 
 // outcomes decides about every element, and drops dead messages whose very
-// content is loaded.
+// content is loaded, by this transaction or by an earlier one.
 func (p *plan) outcomes() sink.Result {
 	res := sink.Result{Outcomes: make([]sink.Outcome, len(p.group.Elements))}
 	for i := range p.group.Elements {
@@ -201,7 +223,7 @@ func (p *plan) outcomes() sink.Result {
 			return false
 		}
 		c := p.byID[d.Batch.ID]
-		return !c.ours && c.known == d.Batch.Content()
+		return c != nil && (c.element >= 0 || !c.ours) && c.known == d.Batch.Content()
 	})
 	return res
 }

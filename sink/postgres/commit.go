@@ -136,8 +136,12 @@ WHERE (p.revision_id, p.cluster, p.topic, p.partition) = ($1, k.cluster, k.topic
 )
 
 // open sends everything up to the COPY in one round trip: positions, claims,
-// the table's lock and its columns.
+// the table's lock and its columns. Where ids of dead messages are claimed, one
+// more comes before it.
 func (t *transaction) open(ctx context.Context) error {
+	if err := t.placeDead(ctx); err != nil {
+		return err
+	}
 	b := &pgx.Batch{}
 	b.Queue(beginTransaction)
 	c := t.w.cfg
