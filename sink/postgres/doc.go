@@ -15,11 +15,11 @@
 //	 2. Ids are claimed with one INSERT … ON CONFLICT DO NOTHING RETURNING. An id
 //	    that an open transaction holds is waited for, which is why an unknown
 //	    outcome is submitted again and never looked up: a SELECT would say
-//	    "absent" while the old transaction still lives. Now the
-//	    outcomes are known and Group.Admit is asked; what it refuses is rolled back.
+//	    "absent" while the old transaction still lives.
 //	 3. The table is locked against ALTER and its columns are compared with the
 //	    manifest, because binary COPY takes eight bytes of bigint into a double
-//	    without a word. Then one COPY streams the tuples of all claimed batches.
+//	    without a word. The outcomes are known now, and Group.Admit is asked. Then
+//	    one COPY streams the tuples of all claimed batches.
 //	 4. Quarantine rows are written and closed, and COMMIT follows in the same
 //	    round trip.
 //

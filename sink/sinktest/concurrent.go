@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/google/uuid"
@@ -69,14 +70,16 @@ func crossingFailure(f *fixture) {
 	second.Partition = f.partition(1)
 	a, b := f.groupAt(f.position(0), 1, first), f.groupAt(f.position(1), 1, second)
 	claimed, started := make(chan struct{}), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(claimed) })
 	no := errors.New("given up")
 	a.Admit = func(sink.Result) error {
-		close(claimed)
+		goOn()
 		<-started
 		return no
 	}
 	var running errgroup.Group
 	running.Go(func() error {
+		defer goOn() // also where Admit is not asked
 		if _, err := f.committer().Commit(f.Context(), a); !errors.Is(err, no) {
 			f.Errorf("the first: %v", err)
 		}

@@ -77,9 +77,13 @@ func cancelled(f *fixture) {
 	a := f.element(batch.NewID(), 0, 0, 1)
 	before := f.snapshot()
 	for name, when := range map[string]func(context.CancelFunc, *sink.Group){
-		"before":         func(cancel context.CancelFunc, _ *sink.Group) { cancel() },
-		"in the midst":   func(cancel context.CancelFunc, g *sink.Group) { g.Admit = func(sink.Result) error { cancel(); return nil } },
-		"with no answer": func(cancel context.CancelFunc, g *sink.Group) { g.Admit = func(sink.Result) error { cancel(); return context.Canceled } },
+		"before": func(cancel context.CancelFunc, _ *sink.Group) { cancel() },
+		"in the midst": func(cancel context.CancelFunc, g *sink.Group) {
+			g.Admit = func(sink.Result) error { cancel(); return nil }
+		},
+		"with no answer": func(cancel context.CancelFunc, g *sink.Group) {
+			g.Admit = func(sink.Result) error { cancel(); return context.Canceled }
+		},
 	} {
 		ctx, cancel := context.WithCancel(f.Context())
 		g := f.group(1, a)

@@ -3,6 +3,7 @@ package sinktest
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,7 +26,12 @@ type fixture struct {
 	revision sink.Revision
 	codec    *rows.Codec
 	known    []uuid.UUID // batches that the case has made, for snapshots
+	ctx      context.Context
 }
+
+// caseLimit bounds every commit that a case waits for: many times what the
+// slowest takes, and far less than the patience of go test.
+const caseLimit = 90 * time.Second
 
 func newFixture(t *testing.T, w Warehouse, name string) *fixture {
 	t.Helper()
@@ -40,6 +46,9 @@ columns:
 		t.Fatal(err)
 	}
 	f := &fixture{T: t, w: w}
+	var cancel context.CancelFunc
+	f.ctx, cancel = context.WithTimeoutCause(t.Context(), caseLimit, fmt.Errorf("the case took longer than %v", caseLimit))
+	t.Cleanup(cancel)
 	if f.revision, err = w.Apply(m); err != nil {
 		t.Fatal(err)
 	}
@@ -48,6 +57,9 @@ columns:
 	}
 	return f
 }
+
+// Context returns the test's context with the case's limit.
+func (f *fixture) Context() context.Context { return f.ctx }
 
 // committer returns a committer that is closed with the test.
 func (f *fixture) committer() sink.Committer {
