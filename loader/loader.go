@@ -46,6 +46,10 @@ type Config struct {
 	ClockSkew time.Duration
 	// BreakerWindow is the number of newest batches whose refused share opens the breaker. Defaults to 100.
 	BreakerWindow int
+	// Grace is how long a missing foreign key is waited for. Defaults to 30 s.
+	Grace time.Duration
+	// Probe is how often a stopped load tries again. Defaults to 1 min.
+	Probe time.Duration
 	// Logger takes what a person should know. Defaults to none.
 	Logger *slog.Logger
 	// Registerer takes the metrics; several loaders of one process each give
@@ -99,6 +103,8 @@ func New(c Config) (*Loader, error) {
 		GroupBytes:    c.GroupBytes,
 		ClockSkew:     c.ClockSkew,
 		BreakerWindow: c.BreakerWindow,
+		Grace:         c.Grace,
+		Probe:         c.Probe,
 		Logger:        c.Logger,
 		Registerer:    c.Registerer,
 	})

@@ -228,7 +228,8 @@ func (l *loads) start(ctx context.Context, group *sync.WaitGroup, r sink.Revisio
 		Revision: r, Conn: l.conn, Warehouse: l.warehouse,
 		Committers: l.cfg.LoaderCommitters, ReadAhead: int64(l.cfg.LoaderReadAhead) / int64(share),
 		GroupBytes: int64(l.cfg.LoaderGroupBytes), SessionTimeout: l.cfg.LoaderSessionTimeout,
-		ClockSkew: l.cfg.LoaderClockSkew, BreakerWindow: l.cfg.LoaderBreakerWindow, Logger: l.log,
+		ClockSkew: l.cfg.LoaderClockSkew, BreakerWindow: l.cfg.LoaderBreakerWindow,
+		Grace: l.cfg.LoaderForeignKeyGrace, Probe: l.cfg.LoaderProbeInterval, Logger: l.log,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dataset": r.Manifest.Dataset.String()}, l.registry),
 	})
 	if err != nil {

@@ -28,6 +28,8 @@ type Config struct {
 	LoaderSessionTimeout     time.Duration
 	LoaderClockSkew          time.Duration
 	LoaderBreakerWindow      int
+	LoaderForeignKeyGrace    time.Duration
+	LoaderProbeInterval      time.Duration
 	LoaderQuarantineMaxBytes Bytes
 
 	SourceName string
