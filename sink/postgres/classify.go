@@ -3,7 +3,9 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -189,7 +191,10 @@ type serverError struct{ *pgconn.PgError }
 
 func describe(pg *pgconn.PgError) error { return serverError{pg} }
 
-// Error returns message, SQLSTATE, and detail, place and hint as far as there are.
+// Error returns message, SQLSTATE, and detail, place and hint as far as there
+// are, on one line. The server quotes values and names as they are, so what
+// would move a terminal's cursor is escaped here, once for logs, probes and
+// quarantine.
 func (e serverError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s (SQLSTATE %s)", e.Message, e.Code)
@@ -197,6 +202,20 @@ func (e serverError) Error() string {
 		if part != "" {
 			b.WriteString("; " + part)
 		}
+	}
+	return oneLine(b.String())
+}
+
+// oneLine escapes everything in s that a terminal would not show as it is.
+func oneLine(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if r == ' ' || unicode.IsGraphic(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
 	}
 	return b.String()
 }
