@@ -17,6 +17,13 @@ import (
 // needs more gets memory of its own, one such batch at a time.
 const scratchSize = 2 << 20
 
+// zstd appends a block at a time and notices a limit once it is passed: without
+// room for the last one, a slice at the limit would be copied to a larger one.
+const (
+	zstdBlock  = 128 << 10
+	zstdWindow = 8 << 20 // what any encoder may use and every decoder has to take
+)
+
 // errTooLarge is the error for content over the limit.
 var errTooLarge = errors.New("over the limit when decompressed")
 
@@ -32,7 +39,8 @@ type inflaters struct {
 func newInflaters(n int, limit int64, b *budget) (*inflaters, error) {
 	s := &inflaters{limit: limit, budget: b, idle: make(chan *inflater, n), large: make(chan struct{}, 1)}
 	for range n {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxMemory(uint64(max(limit, zstdWindow))))
 		if err != nil {
 			return nil, fmt.Errorf("make zstd decoder: %w", err)
 		}
@@ -96,7 +104,10 @@ func (s *inflaters) inflateLarge(ctx context.Context, i *inflater, b *rawBatch) 
 		if err != nil {
 			return inflated{}, err
 		}
-		data, err := i.safely(make([]byte, 0, size), b)
+		data, err := i.safely(make([]byte, 0, size+zstdBlock), b)
+		if int64(len(data)) > s.limit {
+			data, err = nil, errTooLarge
+		}
 		if err == nil {
 			if int64(len(data)) < size/2 {
 				data = bytes.Clone(data)
