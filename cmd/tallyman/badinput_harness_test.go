@@ -206,7 +206,7 @@ func newBadSite(t *testing.T, settings map[string]string) *badSite {
 	c := s.owner.Config().ConnConfig
 	s.loader = append(os.Environ(), asProgram, "KAFKA_BROKERS="+s.broker.Addr(), "TALLYMAN_ADMIN_LISTEN=127.0.0.1:0",
 		fmt.Sprintf("DATABASE_URL=host=%s port=%d dbname=%s user='%s' sslmode=disable", c.Host, c.Port, c.Database, s.role),
-		"TALLYMAN_LOADER_PROBE_INTERVAL=500ms", "TALLYMAN_LOADER_FOREIGN_KEY_GRACE=2s")
+		"TALLYMAN_LOADER_PROBE_INTERVAL=500ms", "TALLYMAN_LOADER_FOREIGN_KEY_GRACE=4s")
 	if s.client, err = kgo.NewClient(kgo.SeedBrokers(s.broker.Addr()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.ProducerBatchMaxBytes(64<<20), kgo.BrokerMaxWriteBytes(100<<20)); err != nil {
 		t.Fatal(err)
@@ -237,7 +237,8 @@ func (s *badSite) stream(manifest string, good ...change) *stream {
 	}
 	role := pgx.Identifier{s.role}.Sanitize()
 	s.exec("GRANT USAGE ON SCHEMA " + pgx.Identifier{m.Table.Schema}.Sanitize() + " TO " + role)
-	s.exec("GRANT INSERT ON " + st.table() + " TO " + role)
+	// Loading needs INSERT; with SELECT PostgreSQL quotes values in its errors.
+	s.exec("GRANT INSERT, SELECT ON " + st.table() + " TO " + role)
 	return st
 }
 
