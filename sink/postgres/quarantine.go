@@ -98,7 +98,8 @@ func (t *transaction) queueQuarantine(b *pgx.Batch) {
 	for i := range t.plan.dead {
 		rows[i] = deadRow{dead: &t.plan.dead[i], key: deadKey(&t.plan.dead[i])}
 	}
-	slices.SortFunc(rows, func(a, b deadRow) int { return bytes.Compare(a.key[:], b.key[:]) })
+	// Stable: of copies of a message the first one is kept.
+	slices.SortStableFunc(rows, func(a, b deadRow) int { return bytes.Compare(a.key[:], b.key[:]) })
 	for _, r := range rows {
 		b.Queue(insertQuarantine, r.values(revision)...)
 	}
