@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -258,7 +259,8 @@ func (l *loads) fail(r sink.Revision, err error) {
 	l.failed = append(l.failed, err)
 }
 
-// ready returns nil, or why something is not being loaded.
+// ready returns nil, or why something is not being loaded, a line each. Names
+// in it may be of anything; a probe's answer is looked at in terminals.
 func (l *loads) ready() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -266,5 +268,13 @@ func (l *loads) ready() error {
 	for _, one := range l.running {
 		errs = append(errs, one.Ready())
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
+	}
+	lines := strings.Split(err.Error(), "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return errors.New(strings.Join(lines, "\n"))
 }
