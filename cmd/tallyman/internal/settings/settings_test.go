@@ -115,6 +115,27 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// No limit can be set to nothing, which one reader would take for none.
+func TestLimitsArePositive(t *testing.T) {
+	t.Parallel()
+	limits := 0
+	for _, s := range settings.Table() {
+		zero, below := map[string]string{"count": "0", "size": "0B", "duration": "0s"}[s.Unit], ""
+		if zero == "" {
+			continue
+		}
+		limits++
+		below = "-1" + zero[1:]
+		for _, value := range []string{zero, below, "none"} {
+			_, err := load(t, "", s.Env()+"="+value)
+			checkFaults(t, err, []string{s.Env() + ": " + s.Key + ": " + `"` + value + `" is not a`})
+		}
+	}
+	if limits < 9 {
+		t.Errorf("%d limits in the table: are their units spelled otherwise?", limits)
+	}
+}
+
 // checkFaults compares err, line by line, with parts that the lines must hold.
 func checkFaults(t *testing.T, err error, want []string) {
 	t.Helper()
