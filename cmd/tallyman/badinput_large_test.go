@@ -34,7 +34,7 @@ func TestBadInputLarge(t *testing.T) {
 	large := s.stream("dataset: bad/large\ncolumns:\n  - {name: k, type: text}\n", lines(`{"k":"good"}`))
 	bomb := s.stream("dataset: bad/bomb\ncolumns:\n  - {name: k, type: text}\n", lines(`{"k":"good"}`))
 	p := s.load()
-	p.until("readiness", func() bool { return p.get("/readyz") == "ok\n" })
+	p.until("readiness", func() bool { return p.ready() == "ok\n" })
 	rest := p.heap()
 
 	bomb.produce("before a bomb", good("", ""))

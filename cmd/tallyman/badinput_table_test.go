@@ -38,7 +38,7 @@ func TestBadInputTables(t *testing.T) {
 		stop.stream.passed(p)
 		stop.stream.check(p)
 	}
-	p.until("readiness", func() bool { return p.get("/readyz") == "ok\n" })
+	p.until("readiness", func() bool { return p.ready() == "ok\n" })
 	p.checkLog()
 }
 
@@ -96,23 +96,18 @@ func (s *badSite) orphaned() *stream {
 func (st *stream) adopt(p *process) {
 	t := st.site.t
 	t.Helper()
-	missed := func(key string) (page string) {
+	missed := func(key string) {
 		p.until("wait for "+key, func() bool {
-			page = p.get("/readyz")
+			page := p.ready()
 			return strings.Contains(page, "bad/orphans") && strings.Contains(page, key)
 		})
-		return page
 	}
 	missed("Key (parent)=(late)")
 	if next := st.position(); next != 1 {
 		t.Errorf("the position is %d while a parent is waited for, want 1", next)
 	}
 	st.site.exec("INSERT INTO parents VALUES ('late')")
-	for line := range strings.Lines(missed(`Key (parent)=(never\x1b[31m\n)`)) {
-		if line = strings.TrimSuffix(line, "\n"); printable(line) != line {
-			t.Errorf("the probe answers %q", line)
-		}
-	}
+	missed(`Key (parent)=(never\x1b[31m\n)`)
 }
 
 // named is a table whose names are as odd as PostgreSQL has them.
@@ -162,16 +157,16 @@ func (s *badSite) stopped() []stop {
 	s.exec(`CREATE FUNCTION hold_back() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$`)
 	role := pgx.Identifier{s.role}.Sanitize()
 	var stops []stop
-	for _, c := range []struct{ name, reason, says, spoil, mend string }{
-		{"gone", "table_missing", "does not exist", "ALTER TABLE %s RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO gone__r1"},
-		{"privilege", "no_privilege", "permission denied", "REVOKE INSERT ON %s FROM " + role, "GRANT INSERT ON %s TO " + role},
-		{"renamed", "column_mismatch", `column "k" is missing`, "ALTER TABLE %s RENAME k TO kk", "ALTER TABLE %s RENAME kk TO k"},
-		{"retyped", "column_mismatch", `column "n" is numeric(10,2), the manifest needs bigint`,
+	for _, c := range []struct{ name, table, reason, says, spoil, mend string }{
+		{"gone", "gone", "table_missing", "does not exist", "ALTER TABLE %s RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO gone__r1"},
+		{"privilege", "privilege", "no_privilege", "permission denied", "REVOKE INSERT ON %s FROM " + role, "GRANT INSERT ON %s TO " + role},
+		{"renamed", `"re\e[31mnamed"`, "column_mismatch", `column "k" is missing`, "ALTER TABLE %s RENAME k TO kk", "ALTER TABLE %s RENAME kk TO k"},
+		{"retyped", "retyped", "column_mismatch", `column "n" is numeric(10,2), the manifest needs bigint`,
 			"DROP VIEW retyped; ALTER TABLE %s ALTER n TYPE numeric(10,2)", "ALTER TABLE %s ALTER n TYPE bigint"},
-		{"required", "unexpected", `null value in column "more"`, "ALTER TABLE %s ADD more text NOT NULL", "ALTER TABLE %s DROP more"},
-		{"held", "fewer_rows_copied", "took 0 of 3 rows", "CREATE TRIGGER hold_back BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION hold_back()", "DROP TRIGGER hold_back ON %s"},
+		{"required", "required", "unexpected", `null value in column "more"`, "ALTER TABLE %s ADD more text NOT NULL", "ALTER TABLE %s DROP more"},
+		{"held", "held", "fewer_rows_copied", "took 0 of 3 rows", "CREATE TRIGGER hold_back BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION hold_back()", "DROP TRIGGER hold_back ON %s"},
 	} {
-		st := s.stream(everyType("bad/"+c.name), lines(`{"k":"good"}`))
+		st := s.stream(everyType("bad/"+c.name)+"table: {name: "+c.table+"}\n", lines(`{"k":"good"}`))
 		st.produceCases([]badCase{{"kept waiting", good("k", "good")}})
 		spoil := func(statement string) string { return strings.ReplaceAll(statement, "%s", st.table()) }
 		s.exec(spoil(c.spoil))
@@ -187,7 +182,7 @@ func (s stop) holds(p *process) {
 	t.Helper()
 	name := s.manifest.Dataset.String()
 	p.until("stop of "+name, func() bool {
-		page := p.get("/readyz")
+		page := p.ready()
 		return strings.Contains(page, fmt.Sprintf("%s is stopped (%s): ", name, s.reason)) && strings.Contains(page, s.says) &&
 			p.metric(fmt.Sprintf("tallyman_loader_stopped{dataset=%q,reason=%q}", name, s.reason)) == "1"
 	})

@@ -164,6 +164,7 @@ func envelopes() []badCase {
 		{"a row more than told", bad(batch.BadRows, "2 rows, the envelope says 1", lines(`{"k":"a"}`, `{"k":"b"}`), edit(func(b *batch.Batch) { b.Rows = 1 }))},
 		{"a row less than told", bad(batch.BadRows, "1 rows, the envelope says 2", edit(func(b *batch.Batch) { b.Rows = 2 }))},
 		{"no digest", bad(batch.BadDigest, "header ce_digest is missing", without("ce_digest"))},
+		{"no digest, twice", []send{bad(batch.BadDigest, "is missing", without("ce_digest"))[0], repeated(batch.BadDigest, without("ce_digest"))}},
 		{"half a digest", bad(batch.BadDigest, "ce_digest", says("ce_digest", "sha-256=00"))},
 		{"another digest", bad(batch.BadDigest, "digest", says("ce_digest", "sha-256="+strings.Repeat("0", 64)))},
 		{"headers of another", bad(batch.BadDigest, "digest", says("ce_source", "somebody else"))},
