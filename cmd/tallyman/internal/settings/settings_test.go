@@ -33,7 +33,7 @@ func TestDefaultsAreComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.LoaderSessionTimeout != 6*time.Second || cfg.LoaderReadAhead != 32<<20 || cfg.LoaderCommitters != 2 ||
+	if cfg.LoaderSessionTimeout != 6*time.Second || cfg.LoaderReadAhead != 24<<20 || cfg.LoaderCommitters != 2 ||
 		cfg.LogLevel != slog.LevelInfo || cfg.AllowPlaintext || cfg.WarehouseTarget != "default" {
 		t.Errorf("defaults: %+v", cfg)
 	}
