@@ -68,8 +68,13 @@ type wiredConn struct {
 	net.Conn
 	wire *wire
 
-	mu     sync.Mutex
-	heard  []byte // of a request that is not complete
+	mu    sync.Mutex
+	heard []byte  // of a request that is not complete
+	asked []asked // not answered yet; brokers answer in order
+}
+
+// asked is what an answer is known by.
+type asked struct {
 	key    kmsg.Key
 	client string
 }
@@ -85,11 +90,12 @@ func (c *wiredConn) Read(b []byte) (int, error) {
 		if len(c.heard) < 4+size {
 			break
 		}
-		request := c.heard[4 : 4+size]
-		c.key = kmsg.Key(binary.BigEndian.Uint16(request))
-		if n := int(int16(binary.BigEndian.Uint16(request[8:]))); n >= 0 {
-			c.client = string(request[10 : 10+n])
+		head := c.heard[4 : 4+size]
+		one := asked{key: kmsg.Key(binary.BigEndian.Uint16(head))}
+		if n := int(int16(binary.BigEndian.Uint16(head[8:]))); n >= 0 {
+			one.client = string(head[10 : 10+n])
 		}
+		c.asked = append(c.asked, one)
 		c.heard = c.heard[4+size:]
 	}
 	return n, err
@@ -98,7 +104,8 @@ func (c *wiredConn) Read(b []byte) (int, error) {
 // Write is called with one whole answer.
 func (c *wiredConn) Write(b []byte) (int, error) {
 	c.mu.Lock()
-	key, client := c.key, c.client
+	key, client := c.asked[0].key, c.asked[0].client
+	c.asked = c.asked[1:]
 	c.mu.Unlock()
 	c.wire.mu.Lock()
 	muted, mangle := c.wire.muted[client] || c.wire.lost[key], c.wire.mangle
