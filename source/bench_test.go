@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
-	"tallyman/internal/kafkaconn"
 	"tallyman/internal/sandbox"
 	"tallyman/internal/sandbox/sandboxtest"
 	"tallyman/schema"
@@ -68,11 +67,7 @@ columns:
 		if err := broker.CreateTopic(m.Topic, 4, nil); err != nil {
 			b.Fatal(err)
 		}
-		conn, err := kafkaconn.New(kafkaconn.Config{Brokers: broker.Addrs()})
-		if err != nil {
-			b.Fatal(err)
-		}
-		s, err := Open(b.Context(), Config{Manifest: m, Conn: conn, Dir: b.TempDir(), Name: "bench", Logger: slog.New(slog.DiscardHandler)})
+		s, err := Open(b.Context(), Config{Manifest: m, Kafka: Kafka{Brokers: broker.Addrs()}, Dir: b.TempDir(), Name: "bench", Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -101,7 +96,6 @@ columns:
 		if err := s.Close(); err != nil {
 			b.Fatal(err)
 		}
-		conn.Close()
 		if err := broker.Close(); err != nil {
 			b.Fatal(err)
 		}

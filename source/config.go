@@ -13,12 +13,15 @@ import (
 	"tallyman/source/journal"
 )
 
+// Kafka says which cluster to publish to, and how to connect to it.
+type Kafka = kafkaconn.Config
+
 // Config describes a source.
 type Config struct {
 	// Manifest is the dataset, and the topic that carries it. Required.
 	Manifest schema.Manifest
-	// Conn is the way to Kafka. The source does not close it. Required.
-	Conn *kafkaconn.Conn
+	// Kafka is the cluster to publish to. Its Brokers are required.
+	Kafka Kafka
 	// Dir is the journal's directory; it is made if it does not exist. One
 	// source at a time holds it. Required.
 	Dir string
@@ -57,8 +60,8 @@ var (
 )
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Conn == nil || c.Dir == "" || c.Name == "" {
-		return c, errors.New("Conn, Dir and Name are required")
+	if c.Dir == "" || c.Name == "" {
+		return c, errors.New("Dir and Name are required")
 	}
 	if err := c.Manifest.Validate(); err != nil {
 		return c, fmt.Errorf("manifest: %w", err)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"tallyman/internal/kafkaconn"
 	"tallyman/internal/sandbox"
 	"tallyman/schema"
 	"tallyman/schema/rows"
@@ -46,18 +45,15 @@ columns:
 	if err != nil {
 		return err
 	}
-	conn, err := kafkaconn.New(kafkaconn.Config{Brokers: brokers})
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	dir, err := os.MkdirTemp("", "orders") // a real service keeps its directory
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 
-	orders, err := source.Open(ctx, source.Config{Manifest: manifest, Conn: conn, Dir: dir, Name: "shop-1"})
+	orders, err := source.Open(ctx, source.Config{
+		Manifest: manifest, Kafka: source.Kafka{Brokers: brokers}, Dir: dir, Name: "shop-1",
+	})
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,8 @@ type Source struct {
 	cfg       Config
 	codec     *rows.Codec
 	hash      string // the manifest's
-	limit     int    // bytes of rows that a message holds
+	conn      *kafkaconn.Conn
+	limit     int // bytes of rows that a message holds
 	journal   *journal.Journal
 	publisher *publish.Publisher
 	tasks     sync.WaitGroup // batches on their way to the disk
@@ -56,21 +57,33 @@ func Open(ctx context.Context, cfg Config) (*Source, error) {
 	if s.codec, err = rows.NewCodec(cfg.Manifest); err != nil {
 		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
 	}
+	if s.conn, err = kafkaconn.New(cfg.Kafka); err != nil {
+		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
+	}
+	if err := s.start(ctx); err != nil {
+		s.conn.Close()
+		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
+	}
+	return s, nil
+}
+
+// start opens the journal and begins to publish.
+func (s *Source) start(ctx context.Context) error {
 	limit, err := s.messageLimit(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
+		return err
 	}
 	s.limit = max(limit-envelopeBytes, 1)
 	s.journal, err = journal.Open(journal.Config{
-		Dir: cfg.Dir, Source: cfg.Name, MaxMessageBytes: limit, Logger: cfg.Logger,
+		Dir: s.cfg.Dir, Source: s.cfg.Name, MaxMessageBytes: limit, Logger: s.cfg.Logger,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
+		return err
 	}
 	if err := s.publish(limit); err != nil {
-		return nil, fmt.Errorf("open source %s: %w", cfg.Name, errors.Join(err, s.journal.Close()))
+		return errors.Join(err, s.journal.Close())
 	}
-	return s, nil
+	return nil
 }
 
 // messageLimit asks Kafka how large a message may be.
@@ -78,7 +91,7 @@ func (s *Source) messageLimit(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	topic := s.cfg.Manifest.Topic
-	config, err := s.cfg.Conn.TopicConfig(ctx, topic)
+	config, err := s.conn.TopicConfig(ctx, topic)
 	switch {
 	case errors.Is(err, kafkaconn.ErrNoTopic):
 		s.cfg.Logger.Warn("topic does not exist yet; batches wait in the journal until it does", "topic", topic)
@@ -95,7 +108,7 @@ func (s *Source) messageLimit(ctx context.Context) (int, error) {
 
 func (s *Source) publish(limit int) error {
 	publisher, err := publish.New(publish.Config{
-		Journal: s.journal, Brokers: s.cfg.Conn.Brokers(), Transport: s.cfg.Conn.Transport(),
+		Journal: s.journal, Brokers: s.conn.Brokers(), Transport: s.conn.Transport(),
 		MaxMessageBytes: limit, Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
 	})
 	if err != nil {
@@ -162,7 +175,9 @@ func (s *Source) Close() error {
 		s.cfg.Logger.Warn("source is closed before all is published; the rest is published after the next opening",
 			"source", s.cfg.Name, "reason", err)
 	}
-	if err := errors.Join(s.publisher.Close(), s.journal.Close()); err != nil {
+	err := errors.Join(s.publisher.Close(), s.journal.Close())
+	s.conn.Close()
+	if err != nil {
 		return fmt.Errorf("close source %s: %w", s.cfg.Name, err)
 	}
 	return nil

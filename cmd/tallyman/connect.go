@@ -12,11 +12,12 @@ import (
 
 // kafka prepares the connection to the brokers. Nothing is dialled yet.
 func (p *program) kafka(cfg settings.Config) (*kafkaconn.Conn, error) {
-	return kafkaconn.New(kafkaconn.Config{
-		Brokers:  cfg.KafkaBrokers,
-		Cluster:  cfg.KafkaCluster,
-		ClientID: cfg.KafkaClientID,
-	})
+	return kafkaconn.New(kafkaConfig(cfg))
+}
+
+// kafkaConfig says which cluster it is.
+func kafkaConfig(cfg settings.Config) kafkaconn.Config {
+	return kafkaconn.Config{Brokers: cfg.KafkaBrokers, Cluster: cfg.KafkaCluster, ClientID: cfg.KafkaClientID}
 }
 
 // warehouse prepares the connection to the warehouse. Nothing is dialled yet.

@@ -34,13 +34,8 @@ func newDemoSource(p *program) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		conn, err := p.kafka(cfg)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
 		s, err := source.Open(cmd.Context(), source.Config{
-			Manifest: m, Conn: conn, Dir: filepath.Join(cfg.SourceDir, "demo"), Name: "demo", Logger: p.logger(cfg),
+			Manifest: m, Kafka: kafkaConfig(cfg), Dir: filepath.Join(cfg.SourceDir, "demo"), Name: "demo", Logger: p.logger(cfg),
 		})
 		if err != nil {
 			return err
