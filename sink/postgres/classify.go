@@ -92,6 +92,12 @@ func isOurs(pg *pgconn.PgError, _ target) bool {
 	return strings.Contains(pg.Message, `"tallyman.`) || strings.Contains(pg.Message, `"tallyman"`)
 }
 
+// isUnplaced matches a row for which a partitioned table has no partition: the
+// check violation that names a table and no constraint.
+func isUnplaced(pg *pgconn.PgError, _ target) bool {
+	return pg.TableName != "" && pg.ConstraintName == ""
+}
+
 func isTargets(pg *pgconn.PgError, t target) bool { return t.owns(pg) }
 
 // rules returns the table of DBMS errors. What no rule matches stops the
@@ -103,7 +109,7 @@ func rules() []rule {
 		{"time outside the ledger's window", []string{"23514"}, []phase{inClaim}, isLedger, verdict{class: sink.Retryable, reason: reasonLedgerWindow}},
 		{"foreign key of the table", []string{"23503"}, rows, isTargets, verdict{class: sink.BadData, reason: batch.Constraint, grace: true}},
 		{"other constraints of the table", []string{"23502", "23505", "23514"}, rows, isTargets, verdict{class: sink.BadData, reason: batch.Constraint}},
-		{"no partition of the table", []string{"23514"}, rows, nil, verdict{class: sink.Misconfigured, reason: reasonNoPartition}},
+		{"no partition of the table", []string{"23514"}, rows, isUnplaced, verdict{class: sink.Misconfigured, reason: reasonNoPartition}},
 		{"value out of range or malformed", []string{"22"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"over a limit of the server", []string{"54"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"raised by a trigger", []string{"P0001"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
