@@ -35,8 +35,8 @@ func TestBadInputTables(t *testing.T) {
 		s.exec(stop.mend)
 	}
 	for _, stop := range stops {
-		stop.stream.passed(p)
-		stop.stream.check(p)
+		stop.passed(p)
+		stop.check(p)
 	}
 	p.until("readiness", func() bool { return p.ready() == "ok\n" })
 	p.checkLog()
@@ -178,7 +178,7 @@ func (s *badSite) stopped() []stop {
 // holds checks that the stop is told everywhere, and that nothing of the
 // dataset moves or is given up.
 func (s stop) holds(p *process) {
-	t := s.stream.site.t
+	t := s.site.t
 	t.Helper()
 	name := s.manifest.Dataset.String()
 	p.until("stop of "+name, func() bool {

@@ -31,7 +31,7 @@ func fileLength(t *Tree, report Report) {
 func functionLength(t *Tree, report Report) {
 	t.files(func(_ *Package, f *File) {
 		ast.Inspect(f.Syntax, func(n ast.Node) bool {
-			name := ""
+			var name string
 			switch fn := n.(type) {
 			case *ast.FuncDecl:
 				name = fn.Name.Name

@@ -133,7 +133,7 @@ func fetchPostgres(ctx context.Context, version embeddedpostgres.PostgresVersion
 	select {
 	case err = <-result:
 	case <-ctx.Done():
-		go func() { <-result; os.RemoveAll(scratch) }()
+		go func() { _ = errors.Join(<-result, os.RemoveAll(scratch)) }()
 		return context.Cause(ctx)
 	}
 	defer os.RemoveAll(scratch)

@@ -33,7 +33,7 @@ type topicAnswer struct {
 }
 
 // ApiKey makes a topicAnswer a protocol.Message.
-func (*topicAnswer) ApiKey() protocol.ApiKey { return protocol.Metadata }
+func (*topicAnswer) ApiKey() protocol.ApiKey { return protocol.Metadata } //nolint:staticcheck // the library's interface spells it so
 
 // readTopic decodes the answer to a metadata request for one topic.
 func readTopic(r io.Reader, version int16) (protocol.Message, error) {
@@ -84,7 +84,7 @@ type offsetAnswer struct {
 }
 
 // ApiKey makes an offsetAnswer a protocol.Message.
-func (*offsetAnswer) ApiKey() protocol.ApiKey { return protocol.ListOffsets }
+func (*offsetAnswer) ApiKey() protocol.ApiKey { return protocol.ListOffsets } //nolint:staticcheck // the library's interface spells it so
 
 // readOffset decodes the answer to a request for one partition's offset.
 func readOffset(r io.Reader, version int16) (protocol.Message, error) {

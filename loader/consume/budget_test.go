@@ -2,6 +2,7 @@ package consume
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -188,7 +189,7 @@ func TestBombMemory(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	err = s.inflate(t.Context(), &rawBatch{attributes: 4, records: bomb}, func(inflated) error { return nil })
 	runtime.ReadMemStats(&after)
-	if err != errTooLarge {
+	if !errors.Is(err, errTooLarge) {
 		t.Errorf("inflate: %v", err)
 	}
 	if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
@@ -243,7 +244,7 @@ func TestXerialSnappy(t *testing.T) {
 	if string(got) != "abc" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	if _, err := unsnappy(make([]byte, 0, 2), framed.Bytes()); err != errTooLarge {
+	if _, err := unsnappy(make([]byte, 0, 2), framed.Bytes()); !errors.Is(err, errTooLarge) {
 		t.Errorf("into too little: %v", err)
 	}
 }

@@ -157,10 +157,10 @@ func New(config Config) (*Consumer, error) {
 // Run reads until ctx ends, which is no error; then it has given up its
 // partitions and left the group.
 func (c *Consumer) Run(ctx context.Context) error {
-	if err := c.prepare(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	switch err := c.prepare(ctx); {
+	case ctx.Err() != nil:
+		return nil //nolint:nilerr // the end is no error
+	case err != nil:
 		return err
 	}
 	group, err := kafka.NewConsumerGroup(c.groupConfig())
@@ -196,7 +196,7 @@ func (c *Consumer) generations(ctx context.Context, group *kafka.ConsumerGroup) 
 		gen, err := group.Next(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return last, nil
+			return last, nil //nolint:nilerr // the end is no error
 		case err != nil:
 			c.note(trouble{what: membership}, fmt.Errorf("join consumer group %s: %w", c.config.Group, err))
 			c.config.Logger.Info("consumer group is not ready; trying again", "group", c.config.Group, "cause", err)

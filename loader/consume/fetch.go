@@ -2,7 +2,6 @@ package consume
 
 import (
 	"encoding/binary"
-	"hash"
 	"hash/crc32"
 	"io"
 
@@ -24,7 +23,7 @@ type answer struct {
 }
 
 // ApiKey makes an answer a protocol.Message.
-func (*answer) ApiKey() protocol.ApiKey { return protocol.Fetch }
+func (*answer) ApiKey() protocol.ApiKey { return protocol.Fetch } //nolint:staticcheck // the library's interface spells it so
 
 // fetched is what an answer says about one partition.
 type fetched struct {
@@ -204,7 +203,7 @@ func readModern(f *frame, b *rawBatch, rest, limit int64) {
 // has no headers, so it can't carry a batch; a compressed one stands for several
 // and its offset is the last of theirs.
 func readOld(f *frame, b *rawBatch, prefix []byte, rest int64) {
-	var sum hash.Hash32 = crc32.NewIEEE()
+	sum := crc32.NewIEEE()
 	sum.Write(prefix[16:])
 	f.copyTo(sum, rest)
 	b.fault = oldFormat

@@ -76,7 +76,7 @@ func (f *flow) run(ctx context.Context) error {
 	for {
 		progress, err := f.live(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end is no error
 		}
 		var fatal *errMisled
 		if errors.As(err, &fatal) {

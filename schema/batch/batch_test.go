@@ -12,30 +12,6 @@ import (
 	"tallyman/schema/batch"
 )
 
-// sample is the batch of FORMAT.md's example.
-func sample() *batch.Batch {
-	id := uuid.MustParse("0192f0c1-2b3c-7d4e-8f50-617283940a1b")
-	t, err := batch.TimeOf(id)
-	if err != nil {
-		panic(err)
-	}
-	b := &batch.Batch{
-		ID:          id,
-		Time:        t,
-		Source:      "attribution-1",
-		Incarnation: uuid.MustParse("5d0a1c52-7e0b-4c35-9a43-3f4c1b1f6b0e"),
-		Sequence:    42,
-		Dataset:     schema.Dataset{Namespace: "ads", Name: "conversions"},
-		Schema:      "3f786850e387550fdab836ed7e6dc881de23001b8d9f2a4c5b6e7f8091a2b3c4",
-		ContentType: batch.NDJSON,
-		Rows:        2,
-		Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-		Value:       []byte("{\"n\":1}\n{\"n\":2}\n"),
-	}
-	b.Seal()
-	return b
-}
-
 func TestRoundTrip(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

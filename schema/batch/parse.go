@@ -2,6 +2,7 @@ package batch
 
 import (
 	"encoding/hex"
+	"errors"
 	"math"
 	"regexp"
 	"strconv"
@@ -121,11 +122,10 @@ func (p *parser) id() *Refusal {
 		return refuse(BadID, "ce_id %s is not a UUID", quote(s))
 	}
 	p.batch.ID = id
-	t, err := TimeOf(id)
-	if err != nil {
-		return err.(*Refusal)
+	var r *Refusal
+	if p.batch.Time, err = TimeOf(id); errors.As(err, &r) {
+		return r
 	}
-	p.batch.Time = t
 	return nil
 }
 

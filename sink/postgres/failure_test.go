@@ -136,7 +136,7 @@ CREATE TRIGGER act BEFORE INSERT ON events__r1 FOR EACH ROW EXECUTE FUNCTION act
 				w.loads(c, w.group(p, 1, w.element(batch.NewID(), p, 0, []any{int64(-1), "before"})))
 				execute(t, w.conn, "TRUNCATE events__r1", tc.change)
 				p = w.partition(0)
-				w.refused(c, w.group(p, 2, w.element(batch.NewID(), p, 1, []any{int64(1), nil}, []any{int64(1), nil})), tc.want)
+				_ = w.refused(c, w.group(p, 2, w.element(batch.NewID(), p, 1, []any{int64(1), nil}, []any{int64(1), nil})), tc.want)
 			})
 		}
 	}
@@ -169,7 +169,7 @@ func TestTuplesRefused(t *testing.T) {
 			good, bad := w.element(batch.NewID(), p, 0, []any{int64(1), "good"}), w.element(batch.NewID(), p, 1, []any{int64(7), note})
 			bad.Tuples = change(bytes.Clone(bad.Tuples))
 			c := w.committer()
-			w.refused(c, w.group(p, 2, good, bad), verdict{class: sink.BadData, reason: batch.Rejected})
+			_ = w.refused(c, w.group(p, 2, good, bad), verdict{class: sink.BadData, reason: batch.Rejected})
 			w.loads(c, w.group(p, 1, good))
 		})
 	}
@@ -246,7 +246,7 @@ func TestOutsideTheLedgersWindow(t *testing.T) {
 			copy(id[:], at[2:])
 			c, p := w.committer(), w.partition(0)
 			g := w.group(p, 2, w.element(batch.NewID(), p, 0, []any{int64(1), nil}), w.element(id, p, 1, []any{int64(2), nil}))
-			w.refused(c, g, verdict{class: sink.Retryable, reason: "ledger_window"})
+			_ = w.refused(c, g, verdict{class: sink.Retryable, reason: "ledger_window"})
 			mustInit(t, w.Warehouse, window.End)
 			w.loads(c, g)
 		})
@@ -267,7 +267,7 @@ func TestQuarantineIsFull(t *testing.T) {
 	p = w.partition(0)
 	g = w.group(p, 4, w.element(batch.NewID(), p, 2, []any{int64(2), nil}))
 	g.Dead = []sink.Dead{dead(3, "12345")}
-	w.refused(c, g, verdict{class: sink.Misconfigured, reason: "quarantine_full"})
+	_ = w.refused(c, g, verdict{class: sink.Misconfigured, reason: "quarantine_full"})
 	g.Dead[0] = dead(3, "1234")
 	w.loads(c, g)
 }

@@ -162,7 +162,7 @@ func TestCommitInDoubt(t *testing.T) {
 					t.Fatalf("%v, want it in doubt", err)
 				}
 				if tc.committed {
-					w.refused(c, g, verdict{class: sink.Fenced})
+					_ = w.refused(c, g, verdict{class: sink.Fenced})
 				} else {
 					w.loads(c, g)
 				}

@@ -105,7 +105,7 @@ func fencedByEra(f *fixture) {
 		f.Fatal(err)
 	}
 	a := f.element(batch.NewID(), 0, 4, 2)
-	f.refused(c, f.groupAt(stale, 5, a), sink.Fenced)
+	_ = f.refused(c, f.groupAt(stale, 5, a), sink.Fenced)
 	f.commit(c, f.group(5, a), sink.Loaded)
 	f.rows(a.Batch.ID, 1)
 }
@@ -115,10 +115,10 @@ func fencedByOffset(f *fixture) {
 	stale := f.position(0)
 	f.commit(f.committer(), f.group(2, f.element(batch.NewID(), 0, 0, 1)), sink.Loaded)
 	a := f.element(batch.NewID(), 0, 1, 2)
-	f.refused(c, f.groupAt(stale, 2, a), sink.Fenced)
+	_ = f.refused(c, f.groupAt(stale, 2, a), sink.Fenced)
 	ahead := f.position(0)
 	ahead.Next = 3
-	f.refused(c, f.groupAt(ahead, 4, a), sink.Fenced)
+	_ = f.refused(c, f.groupAt(ahead, 4, a), sink.Fenced)
 	f.commit(c, f.group(3, a), sink.Loaded)
 }
 
@@ -131,7 +131,7 @@ func fencedInPart(f *fixture) {
 		Advances: []sink.Advance{advance(first, 1), advance(second, 2)},
 		Dead:     []sink.Dead{bury(f.element(batch.NewID(), 0, 0, 3), batch.BadRows)}}
 	c := f.committer()
-	f.refused(c, g, sink.Fenced)
+	_ = f.refused(c, g, sink.Fenced)
 	g.Advances[1] = advance(f.position(1), 2)
 	f.commit(c, g, sink.Loaded, sink.Loaded)
 	if q := f.quarantine(); len(q) != 1 {

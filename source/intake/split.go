@@ -120,7 +120,7 @@ func (s *splitter) fill() error {
 	have := copy(s.spare, s.buf)
 	n, err := s.in.Read(s.spare[have:])
 	s.buf = s.spare[:have+n]
-	if err == io.EOF { //nolint:errorlint // a reader returns io.EOF itself
+	if err == io.EOF {
 		s.ended = true
 		return nil
 	}

@@ -120,12 +120,12 @@ func TestLimitsArePositive(t *testing.T) {
 	t.Parallel()
 	limits := 0
 	for _, s := range settings.Table() {
-		zero, below := map[string]string{"count": "0", "size": "0B", "duration": "0s"}[s.Unit], ""
+		zero := map[string]string{"count": "0", "size": "0B", "duration": "0s"}[s.Unit]
 		if zero == "" {
 			continue
 		}
 		limits++
-		below = "-1" + zero[1:]
+		below := "-1" + zero[1:]
 		for _, value := range []string{zero, below, "none"} {
 			_, err := load(t, "", s.Env()+"="+value)
 			checkFaults(t, err, []string{s.Env() + ": " + s.Key + ": " + `"` + value + `" is not a`})
