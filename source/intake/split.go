@@ -95,8 +95,9 @@ func (s *splitter) skip(n int) {
 // record returns the size of the record that begins at buf[at], its newline
 // included; 0: the input has ended.
 func (s *splitter) record(at int) (int, error) {
+	seen := scan{format: s.format}
 	for {
-		if n := s.format.end(s.buf[at:]); n > 0 {
+		if n := seen.end(s.buf[at:]); n > 0 {
 			return n, nil
 		}
 		if s.ended {
@@ -112,37 +113,52 @@ func (s *splitter) record(at int) (int, error) {
 	}
 }
 
-// fill reads more into buf.
+// fill reads more into buf: enough for a chunk, however little in gives at a time.
 func (s *splitter) fill() error {
 	if len(s.buf) > len(s.spare)/2 {
 		s.spare = make([]byte, 2*len(s.spare))
 	}
 	have := copy(s.spare, s.buf)
-	n, err := s.in.Read(s.spare[have:])
-	s.buf = s.spare[:have+n]
-	if err == io.EOF {
-		s.ended = true
-		return nil
+	for enough := have + maxChunkBytes; have < enough && !s.ended; {
+		n, err := s.in.Read(s.spare[have:])
+		have += n
+		s.buf = s.spare[:have]
+		if err == io.EOF {
+			s.ended = true
+		} else if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
-// end returns the size of the first record in b, its newline included; 0: it
-// does not end there. A record of CSV ends at the first newline with an even
-// number of quotes before it.
-func (f Format) end(b []byte) int {
-	quotes := 0
-	for at := 0; ; {
-		i := bytes.IndexByte(b[at:], '\n')
+// scan looks for the end of one record, and goes on where it was when there is
+// more of the input.
+type scan struct {
+	format Format
+	at     int // how far it looked
+	quotes int // up to there
+}
+
+// end returns the size of the record that b begins with, its newline included;
+// 0: it does not end there. A record of CSV ends at the first newline with an
+// even number of quotes before it.
+func (s *scan) end(b []byte) int {
+	for {
+		line := b[s.at:]
+		i := bytes.IndexByte(line, '\n')
+		if i >= 0 {
+			line = line[:i+1]
+		}
+		if s.format == CSV {
+			s.quotes += bytes.Count(line, []byte{'"'})
+		}
+		s.at += len(line)
 		if i < 0 {
 			return 0
 		}
-		if f == CSV {
-			quotes += bytes.Count(b[at:at+i], []byte{'"'})
-		}
-		at += i + 1
-		if quotes%2 == 0 {
-			return at
+		if s.quotes%2 == 0 {
+			return s.at
 		}
 	}
 }
