@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -48,6 +49,7 @@ type rig struct {
 	t      testing.TB
 	broker *sandbox.Broker
 	cfg    Config
+	free   atomic.Bool // see holdAfter
 
 	mu     sync.Mutex
 	stages []Stage // that were told of, each once

@@ -51,11 +51,11 @@ type input struct {
 	spool string // to remove when it is closed; empty: nothing
 }
 
-// openInput opens a file. Standard input and whatever else can't be read twice
-// is spooled in dir first.
-func openInput(name string, stdin io.Reader, dir string) (*input, error) {
+// open opens a file. Standard input and whatever else can't be read twice is
+// spooled first.
+func (in *Intake) open(ctx context.Context, name string) (*input, error) {
 	if name == Stdin {
-		return spool(stdin, dir)
+		return spool(ctx, in.cfg.Stdin, in.root())
 	}
 	file, err := os.Open(name)
 	if err != nil {
@@ -71,11 +71,13 @@ func openInput(name string, stdin io.Reader, dir string) (*input, error) {
 		return nil, errors.Join(errors.New("it is a directory"), file.Close())
 	}
 	defer func() { _ = file.Close() }()
-	return spool(file, dir)
+	return spool(ctx, file, in.root())
 }
 
-// spool copies a stream into a file that nobody else sees.
-func spool(stream io.Reader, dir string) (*input, error) {
+// spool copies a stream into a file that nobody else sees. If ctx ends, the
+// stream may be read from for as long as it gives nothing: a read from a
+// terminal or a pipe can't be called back.
+func spool(ctx context.Context, stream io.Reader, dir string) (*input, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
 	}
@@ -88,7 +90,18 @@ func spool(stream io.Reader, dir string) (*input, error) {
 	if os.Remove(file.Name()) != nil {
 		in.spool = file.Name()
 	}
-	if in.size, err = io.Copy(file, stream); err != nil {
+	copied := make(chan error, 1)
+	go func() {
+		n, err := io.Copy(file, stream)
+		in.size = n
+		copied <- err
+	}()
+	select {
+	case err = <-copied:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("spool: %w", errors.Join(err, in.close()))
 	}
 	return in, nil

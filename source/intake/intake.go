@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"tallyman/internal/kafkaconn"
 	"tallyman/schema"
@@ -104,6 +105,9 @@ func New(cfg Config) (*Intake, error) {
 	if cfg.Conn == nil || cfg.Dir == "" || cfg.Source == "" {
 		return nil, errors.New("intake: Conn, Dir and Source are required")
 	}
+	if cfg.Stdin == nil {
+		cfg.Stdin = strings.NewReader("")
+	}
 	if cfg.Progress == nil {
 		cfg.Progress = func(Progress) {}
 	}
@@ -134,7 +138,7 @@ func (in *Intake) push(ctx context.Context, f File, report *Report) (err error) 
 	if topic.err != nil && !topic.away {
 		return topic.err
 	}
-	src, err := openInput(f.Name, in.cfg.Stdin, in.root())
+	src, err := in.open(ctx, f.Name)
 	if err != nil {
 		return err
 	}

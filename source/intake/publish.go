@@ -90,7 +90,7 @@ func (p *push) publish(ctx context.Context, done *state, report *Report) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, pub.Close()) }()
-	if report.Again = stats.Unpublished == 0; report.Again {
+	if report.Again = stats.Batches > 0 && stats.Unpublished == 0; report.Again {
 		n, err := pub.Republish(ctx)
 		report.Published = int64(n)
 		return p.remains(ctx, report, err)
