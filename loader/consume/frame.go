@@ -1,7 +1,6 @@
 package consume
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -75,19 +74,20 @@ func (f *frame) take(n int64) []byte {
 		f.fail("%d bytes where %d are left", n, f.left)
 		return nil
 	}
-	if n <= eager {
-		b := make([]byte, n)
-		if !f.fill(b) {
+	b := make([]byte, min(n, eager))
+	for have := 0; ; {
+		if !f.fill(b[have:]) {
 			return nil
 		}
-		return b
+		if int64(len(b)) == n {
+			return b
+		}
+		// Never more than n: what is kept of an answer is charged by its length.
+		have = len(b)
+		grown := make([]byte, min(n, 2*int64(have)))
+		copy(grown, b)
+		b = grown
 	}
-	var buf bytes.Buffer
-	f.copyTo(&buf, n)
-	if f.err != nil {
-		return nil
-	}
-	return buf.Bytes()
 }
 
 // copyTo writes the next n bytes to w.
