@@ -37,7 +37,8 @@ func (j *Journal) meta(name string) (string, bool, error) {
 	if err != nil {
 		return "", false, fmt.Errorf("read %s: %w", name, err)
 	}
-	return string(value), true, closer.Close()
+	owned := string(value) // in one statement with Close it could be read after it
+	return owned, true, closer.Close()
 }
 
 // Aside is a batch that the broker refuses for good.
