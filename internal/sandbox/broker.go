@@ -43,6 +43,9 @@ type BrokerConfig struct {
 	Listen func(network, address string) (net.Listener, error)
 }
 
+// Fault is what a broker's Cluster can be told to answer instead of the truth.
+type Fault = kfake.Fault
+
 // Broker is an embedded Kafka cluster. Topics are never created by asking for
 // them.
 type Broker struct {

@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"tallyman/internal/sandbox"
 	"tallyman/source/journal"
 	"tallyman/source/publish"
 )
@@ -80,7 +80,7 @@ func TestSetsAsideWhatIsRefusedForGood(t *testing.T) {
 			r := newRig(t)
 			noise := make([]byte, 4000)
 			_, _ = rand.Read(noise) // so that compression leaves it recognizably large
-			fault := r.broker.Cluster().Fault(kfake.Fault{
+			fault := r.broker.Cluster().Fault(sandbox.Fault{
 				Keys: []kmsg.Key{kmsg.Produce}, Err: refusal, Count: -1,
 				When: func(request kmsg.Request) bool { return bytesIn(request) > len(noise) },
 			})
@@ -139,7 +139,7 @@ func TestSendsAgainUntilAcknowledged(t *testing.T) {
 	const times = 2
 	answer := func(err *kerr.Error) func(*rig) {
 		return func(r *rig) {
-			r.broker.Cluster().Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: err, Count: times})
+			r.broker.Cluster().Fault(sandbox.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: err, Count: times})
 		}
 	}
 	cases := map[string]struct {

@@ -122,9 +122,7 @@ func (d *Demo) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	var err error
-	d.watch, err = d.startWatcher(ctx)
-	return err
+	return nil
 }
 
 // startServers starts the broker and PostgreSQL at the same time.
@@ -154,6 +152,11 @@ func (d *Demo) Brokers() string { return strings.Join(d.broker.Addrs(), ",") }
 // Run appends, loads and compares. The error is not about what the comparison
 // found; it is about a stall, though, if the comparison found nothing.
 func (d *Demo) Run(ctx context.Context) (Result, error) {
+	watch, err := d.startWatcher(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	d.watch = watch
 	d.began = time.Now()
 	if err := d.startSource(); err != nil {
 		return Result{}, err
