@@ -21,7 +21,8 @@ type Config struct {
 	Brokers []string
 	// Transport connects to them. The publisher does not close it. Defaults to plain TCP.
 	Transport *kafka.Transport
-	// MaxMessageBytes is the topic's message limit. Defaults to 1 MiB.
+	// MaxMessageBytes is the topic's message limit: messages share a request up
+	// to it. What exceeds it is sent alone, for the broker to judge. Defaults to 1 MiB.
 	MaxMessageBytes int
 	// InFlightBytes bounds the bytes of one stream that wait for the broker. Defaults to 8 MiB.
 	InFlightBytes int64
@@ -175,8 +176,8 @@ func (p *Publisher) left() {
 	p.changed = make(chan struct{})
 }
 
-// Close ends publishing and waits for the requests under way. What is not
-// published stays in the journal.
+// Close ends publishing and waits for the requests under way, for 2 s at most.
+// What is not published stays in the journal.
 func (p *Publisher) Close() error {
 	p.mu.Lock()
 	p.cancel()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"net"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -20,33 +22,68 @@ const (
 	firstRetry     = 50 * time.Millisecond
 	longestRetry   = 5 * time.Second
 	reminder       = time.Minute
+	closeTimeout   = 2 * time.Second // for the requests under way at Close
 )
 
 // sender puts records into Kafka, one message each.
 type sender struct {
-	shared *kafka.Writer // gathers small messages into one request
-	alone  *kafka.Writer // one message a request, to find the one that is refused
-	log    *slog.Logger
-	failed func(topic string) // counts attempts that failed
+	shared    *kafka.Writer // gathers small messages into one request
+	alone     *kafka.Writer // one message a request, to find the one that is refused
+	transport *transport
+	own       *kafka.Transport // to be closed with the sender; nil: the transport is somebody else's
+	log       *slog.Logger
+	failed    func(topic string) // counts attempts that failed
 }
 
 func newSender(cfg Config, failed func(topic string)) *sender {
-	writer := func(size int) *kafka.Writer {
+	s := &sender{log: cfg.Logger, failed: failed}
+	if cfg.Transport == nil {
+		s.own = &kafka.Transport{}
+		cfg.Transport = s.own
+	}
+	s.transport = newTransport(cfg.Transport)
+	writer := func(size int, bytes int64) *kafka.Writer {
 		return &kafka.Writer{
 			Addr:         kafka.TCP(cfg.Brokers...),
 			Balancer:     &kafka.Hash{},
 			MaxAttempts:  1, // retrying is done here, where it can be seen and ended
 			BatchSize:    size,
-			BatchBytes:   int64(cfg.MaxMessageBytes),
+			BatchBytes:   bytes,
 			BatchTimeout: gatherTime,
 			ReadTimeout:  requestTimeout,
 			WriteTimeout: requestTimeout,
 			RequiredAcks: kafka.RequireAll,
 			Compression:  kafka.Zstd,
-			Transport:    cfg.Transport,
+			Transport:    s.transport,
 		}
 	}
-	return &sender{shared: writer(gatherMessages), alone: writer(1), log: cfg.Logger, failed: failed}
+	s.shared = writer(gatherMessages, int64(cfg.MaxMessageBytes))
+	// The writer would compare the size before compression with a limit that is
+	// perhaps no longer the topic's. What is alone is for the broker to judge.
+	s.alone = writer(1, math.MaxInt64)
+	return s
+}
+
+// transport is a kafka.Transport whose requests can be ended together. A
+// writer's requests end with no context of its caller.
+type transport struct {
+	kafka.RoundTripper
+	ended context.Context // of all requests
+	end   context.CancelFunc
+}
+
+func newTransport(inner kafka.RoundTripper) *transport {
+	t := &transport{RoundTripper: inner}
+	t.ended, t.end = context.WithCancel(context.Background())
+	return t
+}
+
+// RoundTrip implements kafka.RoundTripper.
+func (t *transport) RoundTrip(ctx context.Context, addr net.Addr, request kafka.Request) (kafka.Response, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.ended, cancel)()
+	return t.RoundTripper.RoundTrip(ctx, addr, request)
 }
 
 // refused is the error for a message that the broker will never take.
@@ -135,5 +172,15 @@ func message(r *journal.Record) kafka.Message {
 	return m
 }
 
-// close waits for what is under way, each request at most for its time-out.
-func (s *sender) close() error { return errors.Join(s.shared.Close(), s.alone.Close()) }
+// close gives the requests under way closeTimeout and then ends them: of a broker
+// that does not answer there may be a queue, each with a time-out of its own.
+func (s *sender) close() error {
+	patience := time.AfterFunc(closeTimeout, s.transport.end)
+	defer patience.Stop()
+	err := errors.Join(s.shared.Close(), s.alone.Close())
+	s.transport.end()
+	if s.own != nil {
+		s.own.CloseIdleConnections()
+	}
+	return err
+}
