@@ -88,20 +88,24 @@ func (r *rig) open(change func(*Config)) *Source {
 	return s
 }
 
+// context is the test's, bounded.
+func (r *rig) context() context.Context {
+	ctx, cancel := context.WithTimeout(r.t.Context(), limit)
+	r.t.Cleanup(cancel)
+	return ctx
+}
+
 // flush waits until everything is published.
 func (r *rig) flush(s *Source) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), limit)
-	defer cancel()
-	noError(r.t, s.Flush(ctx))
+	noError(r.t, s.Flush(r.context()))
 }
 
 // read returns what the topic holds, stream by stream in the order of
 // sequences, which must be 1, 2, 3, … in each.
 func (r *rig) read() []*batch.Batch {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), limit)
-	defer cancel()
+	ctx := r.context()
 	client, err := kgo.NewClient(kgo.SeedBrokers(r.broker.Addrs()...), kgo.ConsumeTopics(r.manifest.Topic))
 	if err != nil {
 		r.t.Fatal(err)

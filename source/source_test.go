@@ -125,7 +125,7 @@ func TestLingerBoundsTheWaitForCompany(t *testing.T) {
 	s := r.open(func(c *Config) { c.Linger = linger })
 	expectCompany(s)
 	began := time.Now()
-	noError(t, s.Append(t.Context(), orders(1, "")))
+	noError(t, s.Append(r.context(), orders(1, "")))
 	if took := time.Since(began); took < linger {
 		t.Errorf("append took %v, want that it waits %v for company", took, linger)
 	}
@@ -140,7 +140,7 @@ func TestCallsShareABatch(t *testing.T) {
 	expectCompany(s)
 	var group errgroup.Group
 	for range 2 {
-		group.Go(func() error { return s.Append(t.Context(), orders(1, "")) })
+		group.Go(func() error { return s.Append(r.context(), orders(1, "")) })
 	}
 	noError(t, group.Wait())
 	r.flush(s)
@@ -151,12 +151,12 @@ func TestFlushAndCloseCutWhatIsOpen(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).topic(nil)
 	s := r.open(func(c *Config) { c.Linger, c.CloseTimeout = time.Hour, limit })
-	for n, end := range []func() error{func() error { return s.Flush(t.Context()) }, s.Close} {
+	for n, end := range []func() error{func() error { return s.Flush(r.context()) }, s.Close} {
 		expectCompany(s)
 		joined, err := s.join(orders(n+1, ""))
 		noError(t, err)
 		noError(t, end())
-		noError(t, joined[0].wait(t.Context()))
+		noError(t, joined[0].wait(r.context()))
 	}
 	r.wantTopic(orders(1, ""), orders(2, ""))
 }
