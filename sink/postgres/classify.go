@@ -98,6 +98,11 @@ func isUnplaced(pg *pgconn.PgError, _ target) bool {
 	return pg.TableName != "" && pg.ConstraintName == ""
 }
 
+// isServers says that the server itself found a fault in the statement. A pooler
+// speaks for a server that it lost, under codes of its choice, but as FATAL or
+// without the severity that no language setting translates.
+func isServers(pg *pgconn.PgError, _ target) bool { return pg.SeverityUnlocalized == "ERROR" }
+
 func isTargets(pg *pgconn.PgError, t target) bool { return t.owns(pg) }
 
 // rules returns the table of DBMS errors. What no rule matches stops the
@@ -113,7 +118,7 @@ func rules() []rule {
 		{"value out of range or malformed", []string{"22"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"over a limit of the server", []string{"54"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"raised by a trigger", []string{"P0001"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
-		{"field shorter than its type", []string{"08P01"}, []phase{inCopy}, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
+		{"field shorter than its type", []string{"08P01"}, []phase{inCopy}, isServers, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"statement time-out", []string{"57014"}, nil, nil, verdict{class: sink.TooSlow}},
 		{"lock time-out", []string{"55P03"}, nil, nil, verdict{class: sink.Retryable, reason: reasonLocked}},
 		{"connection", []string{"08"}, nil, nil, verdict{class: sink.Retryable, reason: reasonOutage}},
