@@ -25,6 +25,7 @@ const (
 	reasonColumnMismatch  batch.Reason = "column_mismatch"
 	reasonFewerRowsCopied batch.Reason = "fewer_rows_copied"
 	reasonNoPartition     batch.Reason = "no_partition"
+	reasonSequenceUsedUp  batch.Reason = "sequence_used_up"
 	reasonLedgerWindow    batch.Reason = "ledger_window"
 	reasonUnexpected      batch.Reason = "unexpected"
 	reasonProgramming     batch.Reason = "programming_error"
@@ -115,6 +116,7 @@ func rules() []rule {
 		{"foreign key of the table", []string{"23503"}, rows, isTargets, verdict{class: sink.BadData, reason: batch.Constraint, grace: true}},
 		{"other constraints of the table", []string{"23502", "23505", "23514"}, rows, isTargets, verdict{class: sink.BadData, reason: batch.Constraint}},
 		{"no partition of the table", []string{"23514"}, rows, isUnplaced, verdict{class: sink.Misconfigured, reason: reasonNoPartition}},
+		{"sequence of the table used up", []string{"2200H"}, rows, nil, verdict{class: sink.Misconfigured, reason: reasonSequenceUsedUp}},
 		{"value out of range or malformed", []string{"22"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"over a limit of the server", []string{"54"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"raised by a trigger", []string{"P0001"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
