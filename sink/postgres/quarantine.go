@@ -35,18 +35,20 @@ USING unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
 WHERE (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)`
 
 	closeQuarantine = `
-UPDATE tallyman.quarantine SET state = 'redriven', closed_at = now()
-WHERE revision_id = $1 AND state = 'open' AND unique_id = ANY ($2::uuid[])
-  AND reason NOT IN ('no_id', 'bad_id', 'bad_envelope', 'bad_digest', 'bad_rows', 'id_conflict')`
+UPDATE tallyman.quarantine q SET state = 'redriven', closed_at = now()
+FROM unnest($2::uuid[], $3::bytea[]) AS l (unique_id, content)
+WHERE q.revision_id = $1 AND q.state = 'open' AND q.unique_id = l.unique_id
+  AND (q.content IS NULL OR q.content = l.content)
+  AND q.reason NOT IN ('no_id', 'bad_id', 'bad_envelope', 'bad_digest', 'bad_rows', 'id_conflict')`
 
 	sumQuarantine = `SELECT coalesce(sum(octet_length(payload)), 0)::bigint FROM tallyman.quarantine WHERE revision_id = $1 AND state = 'open'`
 
 	insertQuarantine = `
 INSERT INTO tallyman.quarantine
-       (revision_id, sha256, unique_id, batch_time, source, incarnation, sequence, row_count,
+       (revision_id, sha256, unique_id, batch_time, source, incarnation, sequence, row_count, content,
         cluster, topic, partition, kafka_offset, kafka_timestamp, reason, detail,
         message_key, headers, payload, payload_size, payload_sha256, payload_whole)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 ON CONFLICT (revision_id, sha256) DO NOTHING`
 )
 
@@ -92,7 +94,11 @@ func (t *transaction) queueQuarantine(b *pgx.Batch) {
 	}
 	if len(loaded) > 0 {
 		_, unique := ids(loaded)
-		b.Queue(closeQuarantine, revision, unique)
+		contents := make([][]byte, len(loaded))
+		for i, c := range loaded {
+			contents[i] = c.content[:]
+		}
+		b.Queue(closeQuarantine, revision, unique, contents)
 	}
 	rows := make([]deadRow, len(t.plan.dead))
 	for i := range t.plan.dead {
@@ -149,6 +155,7 @@ func (r deadRow) values(revision int64) []any {
 		sequence, rows      pgtype.Int8
 		at, published       pgtype.Timestamptz
 		source              pgtype.Text
+		content             []byte // nil: not known
 	)
 	if b := d.Batch; b != nil {
 		if b.ID != uuid.Nil {
@@ -160,6 +167,10 @@ func (r deadRow) values(revision int64) []any {
 		sequence = pgtype.Int8{Int64: int64(b.Sequence), Valid: stream}
 		rows = pgtype.Int8{Int64: int64(b.Rows), Valid: b.Rows > 0}
 		source = pgtype.Text{String: storable(b.Source), Valid: b.Source != ""}
+		if len(b.Value) > 0 {
+			digest := b.Content()
+			content = digest[:]
+		}
 	}
 	if year := d.Timestamp.Year(); !d.Timestamp.IsZero() && year > -4000 && year < 200_000 {
 		published = pgtype.Timestamptz{Time: d.Timestamp.Truncate(time.Microsecond), Valid: true}
@@ -170,7 +181,7 @@ func (r deadRow) values(revision int64) []any {
 	}
 	sum := sha256.Sum256(d.Value)
 	return []any{
-		revision, r.key[:], unique, at, source, incarnation, sequence, rows,
+		revision, r.key[:], unique, at, source, incarnation, sequence, rows, content,
 		d.Partition.Cluster, d.Partition.Topic, d.Partition.Number, d.Offset, published, string(d.Reason), storable(d.Detail),
 		d.Key, headers, kept(d.Value), int64(len(d.Value)), sum[:], len(d.Value) <= keepWhole,
 	}

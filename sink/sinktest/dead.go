@@ -126,6 +126,20 @@ func deadBesideGood(f *fixture) {
 	}
 }
 
+// deadOfOtherContent keeps what is dead open when its id loads with other rows:
+// they are in no table.
+func deadOfOtherContent(f *fixture) {
+	c := f.committer()
+	e := f.element(batch.NewID(), 0, 0, 1)
+	other := f.element(e.Batch.ID, 0, 1, 2)
+	f.commit(c, f.deadGroup(1, bury(e, batch.Constraint)))
+	f.commit(c, f.group(2, other), sink.Loaded)
+	if q := f.quarantine(); len(q) != 1 || q[0].Offset != 0 || !q[0].Open {
+		f.Errorf("quarantine holds %+v, want the message at 0, open", q)
+	}
+	f.rows(e.Batch.ID, 1)
+}
+
 // deadOutOfWindow keeps dead messages whose times have no place in the ledger:
 // they must not hold up what comes after them.
 func deadOutOfWindow(f *fixture) {

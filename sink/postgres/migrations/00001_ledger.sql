@@ -93,6 +93,7 @@ CREATE TABLE tallyman.quarantine (
     incarnation     uuid,
     sequence        bigint,
     row_count       bigint,
+    content         bytea CHECK (octet_length(content) = 32),
     cluster         text NOT NULL,
     topic           text NOT NULL,
     partition       integer NOT NULL,
@@ -118,6 +119,8 @@ COMMENT ON COLUMN tallyman.quarantine.sha256 IS
     'SHA-256 of headers and value, so the same message twice is one row; of the coordinates if it has neither.';
 COMMENT ON COLUMN tallyman.quarantine.unique_id IS
     'The batch''s identity as far as the envelope could be read; to be believed unless reason is no_id, bad_id, bad_envelope, bad_digest or bad_rows.';
+COMMENT ON COLUMN tallyman.quarantine.content IS
+    'Digest of the content alone, as in loaded_elements.digest: only a copy with this content closes the row. NULL: not known, any copy does.';
 COMMENT ON COLUMN tallyman.quarantine.headers IS
     'Key and value of each Kafka header in turn; raw bytes, since neither need be text.';
 COMMENT ON COLUMN tallyman.quarantine.payload IS
