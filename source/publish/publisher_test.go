@@ -74,7 +74,9 @@ func TestRepublishSendsTheSameAgain(t *testing.T) {
 // what shares a request with it.
 func TestSetsAsideWhatIsRefusedForGood(t *testing.T) {
 	t.Parallel()
-	for _, refusal := range []*kerr.Error{kerr.MessageTooLarge, kerr.InvalidRecord} {
+	for _, refusal := range []*kerr.Error{
+		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp, kerr.UnsupportedForMessageFormat, kerr.PolicyViolation,
+	} {
 		t.Run(refusal.Message, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)

@@ -285,6 +285,13 @@ func (w *wire) silence() <-chan struct{} {
 	return w.mute
 }
 
+// answer ends silence.
+func (w *wire) answer() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mute = nil
+}
+
 type wiredListener struct {
 	net.Listener
 	wire *wire
