@@ -33,17 +33,19 @@ type rig struct {
 	dir      string
 }
 
-// newRig returns a rig without a topic.
-func newRig(t *testing.T) *rig {
-	t.Helper()
-	m, err := schema.ParseManifest([]byte(`
+const manifest = `
 dataset: shop/orders
 topic: orders
 columns:
   - {name: order_id, type: uuid}
   - {name: amount, type: int64}
   - {name: note, type: text, nullable: true}
-`))
+`
+
+// newRig returns a rig without a topic.
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	m, err := schema.ParseManifest([]byte(manifest))
 	if err != nil {
 		t.Fatal(err)
 	}
