@@ -115,7 +115,7 @@ func TestBytesInFlight(t *testing.T) {
 
 // Requests of a broker that never answers queue up, and each has a time-out of
 // its own. Close does not wait for one after another.
-func TestCloseEndsAQueueOfRequests(t *testing.T) {
+func TestCloseIsBoundedWithAQueue(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	swallowed := r.wire.silence()
