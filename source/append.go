@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sort"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,6 +38,44 @@ func (b *openBatch) wait(ctx context.Context) error {
 	}
 }
 
+// encoded is rows as native tuples.
+type encoded struct {
+	value []byte
+	ends  []int // where each row ends in value
+}
+
+// size returns the bytes of the first n rows.
+func (e *encoded) size(n int) int {
+	if n == 0 {
+		return 0
+	}
+	return e.ends[n-1]
+}
+
+// encode makes tuples of a batch. Its error names the row.
+func (s *Source) encode(e *encoded, id uuid.UUID, all [][]any) error {
+	e.value = slices.Grow(e.value[:0], len(all)*int(s.width.Load()))
+	e.ends = slices.Grow(e.ends[:0], len(all))
+	for i, row := range all {
+		begin := len(e.value)
+		var err error
+		e.value, err = s.codec.Append(e.value, id, row)
+		var bad *rows.Error
+		if errors.As(err, &bad) {
+			return &rows.Error{Row: i + 1, Column: bad.Column, Detail: bad.Detail}
+		}
+		if err != nil {
+			return err
+		}
+		if size := len(e.value) - begin; size > s.limit {
+			return fmt.Errorf("row %d: %w: %d bytes, a message holds %d", i+1, ErrTooLarge, size, s.limit)
+		}
+		e.ends = append(e.ends, len(e.value))
+	}
+	s.width.Store(int64(len(e.value)*9/8/len(all) + 1))
+	return nil
+}
+
 // Append adds rows, each with its values in the manifest's order, and returns
 // once the batch that holds them is durable. Values are as [rows.Codec.Append]
 // takes them. All rows of a call are in one batch, so that they are loaded
@@ -63,85 +103,63 @@ func (s *Source) Append(ctx context.Context, rows [][]any) error {
 
 // join puts rows into the open batch, or into new ones, and returns these.
 func (s *Source) join(rows [][]any) ([]*openBatch, error) {
+	// Callers encode side by side, before it is known which batch takes the rows.
+	e, ok := s.spare.Get().(*encoded)
+	if !ok {
+		e = &encoded{}
+	}
+	defer s.spare.Put(e)
+	if err := s.encode(e, uuid.Nil, rows); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, ErrClosed
 	}
 	if b := s.open; b != nil {
-		value, count := b.value, b.rows
-		next, err := s.fill(b, rows, 0)
-		if err == nil && next == len(rows) {
+		if s.room(b, e, 0) == len(rows) {
 			b.calls++
+			s.fill(b, e, 0, len(rows))
 			s.cutIfDue()
 			return []*openBatch{b}, nil
 		}
-		b.value, b.rows = value, count
-		if err != nil {
-			return nil, err
-		}
 		s.cut()
 	}
-	batches, err := s.pack(rows)
-	if err != nil {
-		return nil, err
-	}
-	for i, b := range batches {
-		s.begin(b)
-		if i < len(batches)-1 {
+	var batches []*openBatch
+	for next := 0; next < len(rows); {
+		if next > 0 {
 			s.cut()
 		}
+		b := &openBatch{id: batch.NewID(), calls: 1, value: make([]byte, 0, s.usual), done: make(chan struct{})}
+		end := s.room(b, e, next)
+		s.fill(b, e, next, end)
+		s.begin(b)
+		batches, next = append(batches, b), end
 	}
 	s.cutIfDue()
 	return batches, nil
 }
 
-// pack makes as many new batches as rows need. Nothing is handed over before
-// the last row is encoded.
-func (s *Source) pack(rows [][]any) ([]*openBatch, error) {
-	var batches []*openBatch
-	for next := 0; next < len(rows); {
-		b := &openBatch{id: batch.NewID(), calls: 1, value: make([]byte, 0, s.room), done: make(chan struct{})}
-		var err error
-		if next, err = s.fill(b, rows, next); err != nil {
-			return nil, err
-		}
-		batches = append(batches, b)
+// room returns up to which of e's rows b has room for those from one on. An
+// empty batch takes at least one.
+func (s *Source) room(b *openBatch, e *encoded, from int) int {
+	bytes := min(s.cfg.MaxBytes, s.limit) - len(b.value) + e.size(from)
+	fit := sort.Search(len(e.ends)-from, func(i int) bool { return e.ends[from+i] > bytes })
+	if b.rows == 0 {
+		fit = max(fit, 1)
 	}
-	return batches, nil
+	return from + min(fit, s.cfg.MaxRows-b.rows)
 }
 
-// fill encodes rows from one on into b until a row has no room, and returns
-// that row's index. An empty batch takes at least one.
-func (s *Source) fill(b *openBatch, rows [][]any, from int) (int, error) {
-	for i := from; i < len(rows); i++ {
-		if b.rows == s.cfg.MaxRows {
-			return i, nil
-		}
-		value, err := s.encode(b.value, b.id, rows, i)
-		if err != nil {
-			return i, err
-		}
-		if b.rows > 0 && len(value) > min(s.cfg.MaxBytes, s.limit) {
-			return i, nil
-		}
-		b.value = value
-		b.rows++
+// fill moves rows of e into b.
+func (s *Source) fill(b *openBatch, e *encoded, from, to int) {
+	start, shift := len(b.value), e.size(from)
+	b.value = append(b.value, e.value[shift:e.ends[to-1]]...)
+	for _, end := range e.ends[from:to] {
+		s.codec.SetID(b.value[:start+end-shift], b.id)
 	}
-	return len(rows), nil
-}
-
-// encode appends one of rows to dst; its error names the row.
-func (s *Source) encode(dst []byte, id uuid.UUID, all [][]any, i int) ([]byte, error) {
-	value, err := s.codec.Append(dst, id, all[i])
-	var bad *rows.Error
-	if errors.As(err, &bad) {
-		return dst, &rows.Error{Row: i + 1, Column: bad.Column, Detail: bad.Detail}
-	}
-	if size := len(value) - len(dst); size > s.limit {
-		return dst, fmt.Errorf("row %d: %w: %d bytes, a message holds %d", i+1, ErrTooLarge, size, s.limit)
-	}
-	return value, err
+	b.rows += to - from
 }
 
 // begin makes b the open batch. Callers hold s.mu.
@@ -173,7 +191,7 @@ func (s *Source) cut() {
 	s.open = nil
 	b.timer.Stop()
 	s.company = b.calls
-	s.room = len(b.value) + len(b.value)/8
+	s.usual = len(b.value) + len(b.value)/8
 	s.writing++
 	s.tasks.Go(func() {
 		b.err = s.accept(b.id, b.value, b.rows)
@@ -230,17 +248,13 @@ func (s *Source) appendBatch(ctx context.Context, id uuid.UUID, rows [][]any) er
 	if len(rows) == 0 {
 		return errors.New("it has no rows")
 	}
-	value := make([]byte, 0, len(rows)*int(s.width.Load()))
-	for i := range rows {
-		var err error
-		if value, err = s.encode(value, id, rows, i); err != nil {
-			return err
-		}
-		if len(value) > s.limit {
-			return fmt.Errorf("%w: %d bytes at row %d of %d, a message holds %d", ErrTooLarge, len(value), i+1, len(rows), s.limit)
-		}
+	var e encoded
+	if err := s.encode(&e, id, rows); err != nil {
+		return err
 	}
-	s.width.Store(int64(len(value)*9/8/len(rows) + 1))
+	if len(e.value) > s.limit {
+		return fmt.Errorf("%w: %d bytes in %d rows, a message holds %d", ErrTooLarge, len(e.value), len(rows), s.limit)
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -249,5 +263,5 @@ func (s *Source) appendBatch(ctx context.Context, id uuid.UUID, rows [][]any) er
 	s.tasks.Add(1)
 	s.mu.Unlock()
 	defer s.tasks.Done()
-	return s.accept(id, value, len(rows))
+	return s.accept(id, e.value, len(rows))
 }

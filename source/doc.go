@@ -31,6 +31,14 @@
 // company, some callers that append in turns wait for one another and not for
 // the clock, and the linger time bounds the wait when company stays away.
 //
+// # Speed
+//
+// Half the work is compression, at the level of the process's ZstdCodec, in
+// kafka-go's package compress. A program that publishes much sets its Level to 1
+// before Open, as the tallyman command does: 1.6 times as fast as the default,
+// and on tuples no larger. Callers side by side share fsyncs; one alone waits
+// for each.
+//
 // # Failures
 //
 // Open works while Kafka is away, since accepting needs only the disk. A row

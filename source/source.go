@@ -32,14 +32,15 @@ type Source struct {
 	journal   *journal.Journal
 	publisher *publish.Publisher
 	tasks     sync.WaitGroup // batches on their way to the disk
-	width     atomic.Int64   // bytes to set aside for a row, by what AppendBatch saw last
+	width     atomic.Int64   // bytes to set aside for a row, by the last call
+	spare     sync.Pool      // of *encoded, for Append
 
 	mu      sync.Mutex
 	closed  bool
 	open    *openBatch // what Append adds to; nil: nothing yet
 	writing int        // batches cut from Append and not yet on disk
 	company int        // calls that shared the batch that was cut last
-	room    int        // bytes to set aside for a batch, by that one
+	usual   int        // bytes to set aside for a batch, by that one
 }
 
 // Open opens or makes the journal in cfg.Dir and begins to publish what it

@@ -116,6 +116,14 @@ func (c *Codec) end(dst []byte, id uuid.UUID) []byte {
 	return dst
 }
 
+// SetID gives the native tuple at the end of b another batch's id. Tuples of a
+// manifest without _batch_id name none.
+func (c *Codec) SetID(b []byte, id uuid.UUID) {
+	if c.batchID {
+		copy(b[len(b)-len(id):], id[:])
+	}
+}
+
 // Append appends one native tuple. Values are, by column type: bool; int64 or any
 // Go integer that fits; float64; string; time.Time; uuid.UUID; json.RawMessage,
 // []byte or string for json; nil for NULL. A time is cut to its microsecond,

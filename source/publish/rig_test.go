@@ -150,6 +150,22 @@ func (r *rig) wantTopic(want ...*journal.Record) {
 	}
 }
 
+// wantInTopic checks that the topic holds each of these batches, once or
+// oftener, and nothing else: after an end without an answer nobody knows more.
+func (r *rig) wantInTopic(want ...*journal.Record) {
+	r.t.Helper()
+	wanted, got := map[string]*batch.Batch{}, map[string]*batch.Batch{}
+	for _, w := range want {
+		wanted[w.Batch.ID.String()] = w.Batch
+	}
+	for _, b := range r.read() {
+		got[b.ID.String()] = b
+	}
+	if diff := cmp.Diff(wanted, got); diff != "" {
+		r.t.Errorf("the topic does not hold what was appended (-want +got):\n%s", diff)
+	}
+}
+
 // read returns what the topic holds; a message whose digest or headers don't fit is fatal.
 func (r *rig) read() []*batch.Batch {
 	r.t.Helper()

@@ -1,54 +1,45 @@
-package source
+package main
 
 import (
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strconv"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
+	"github.com/segmentio/kafka-go/compress"
 	"golang.org/x/sync/errgroup"
 
 	"tallyman/internal/sandbox"
 	"tallyman/internal/sandbox/sandboxtest"
 	"tallyman/schema"
 	"tallyman/schema/batch"
+	"tallyman/source"
 )
 
 const (
-	benchCallers   = 4
+	benchCallers   = 32
 	benchBatchRows = 500
-	benchBatches   = 1200 // 600,000 rows
+	benchBatches   = benchRows / benchBatchRows
 )
 
-// BenchmarkAppend appends rows of seven columns and about 190 bytes, 500 a
-// call, from four callers, until everything is fsynced and acknowledged by a
-// broker in the same process. rows/s counts to the last acknowledgement,
-// accepted/s to the last answer of the journal.
+// BenchmarkAppend appends the rows that BenchmarkLoad loads, 500 a call, from 32
+// callers, until everything is fsynced and acknowledged by a broker in the same
+// process. rows/s counts to the last acknowledgement, accepted/s to the last
+// answer of the journal.
 func BenchmarkAppend(b *testing.B) {
-	appends := map[string]func(*Source, [][]any) error{
-		"rows":  func(s *Source, r [][]any) error { return s.Append(b.Context(), r) },
-		"batch": func(s *Source, r [][]any) error { return s.AppendBatch(b.Context(), batch.NewID(), r) },
+	defer func(level int) { compress.ZstdCodec.Level = level }(compress.ZstdCodec.Level)
+	compress.ZstdCodec.Level = 1 // as in the tallyman command
+	appends := map[string]func(*source.Source, [][]any) error{
+		"rows":  func(s *source.Source, r [][]any) error { return s.Append(b.Context(), r) },
+		"batch": func(s *source.Source, r [][]any) error { return s.AppendBatch(b.Context(), batch.NewID(), r) },
 	}
 	for _, name := range []string{"batch", "rows"} {
 		b.Run(name, func(b *testing.B) { benchAppend(b, appends[name]) })
 	}
 }
 
-func benchAppend(b *testing.B, add func(*Source, [][]any) error) {
-	m, err := schema.ParseManifest([]byte(`
-dataset: bench/events
-columns:
-  - {name: event_id, type: uuid}
-  - {name: occurred_at, type: timestamptz}
-  - {name: server, type: text}
-  - {name: campaign, type: int64}
-  - {name: converted, type: bool}
-  - {name: revenue, type: float64, nullable: true}
-  - {name: attributes, type: json, nullable: true}
-`))
+func benchAppend(b *testing.B, add func(*source.Source, [][]any) error) {
+	m, err := schema.ParseManifest([]byte(benchManifest))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -67,7 +58,7 @@ columns:
 		if err := broker.CreateTopic(m.Topic, 4, nil); err != nil {
 			b.Fatal(err)
 		}
-		s, err := Open(b.Context(), Config{Manifest: m, Kafka: Kafka{Brokers: broker.Addrs()}, Dir: b.TempDir(), Name: "bench", Logger: slog.New(slog.DiscardHandler)})
+		s, err := source.Open(b.Context(), source.Config{Manifest: m, Kafka: source.Kafka{Brokers: broker.Addrs()}, Dir: b.TempDir(), Name: "bench", Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -106,14 +97,4 @@ columns:
 	b.ReportMetric(all/published.Seconds(), "rows/s")
 	b.ReportMetric(all/accepted.Seconds(), "accepted/s")
 	b.ReportMetric(0, "ns/op")
-}
-
-func benchRow(r *rand.Rand) []any {
-	id := uuid.UUID{}
-	for i := range id {
-		id[i] = byte(r.Uint32())
-	}
-	at := time.UnixMicro(1_760_000_000_000_000 + r.Int64N(1e12)).UTC()
-	attributes := fmt.Sprintf(`{"country": "DE", "device": "ios", "keyword": "%08x", "session": "%016x", "bid": %d}`, r.Uint32(), r.Uint64(), r.IntN(900))
-	return []any{id, at, "fra-" + strconv.Itoa(r.IntN(9)), r.Int64N(4000), r.IntN(20) == 0, float64(r.IntN(50_000)) / 100, attributes}
 }
