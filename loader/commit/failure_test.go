@@ -71,6 +71,35 @@ func TestBisectsLeftHalfFirst(t *testing.T) {
 	})
 }
 
+// TestOneRefusalIsNoProof sees a batch load that came alone and was refused once
+// only, and one go to quarantine that repeats it.
+func TestOneRefusalIsNoProof(t *testing.T) {
+	withRig(t, nil, func(t *testing.T, r *rig) {
+		once, always := r.batch(1), r.batch(2)
+		tries := map[uuid.UUID]int{}
+		r.book.before = func(g *sink.Group) error {
+			for _, e := range g.Elements {
+				if tries[e.Batch.ID]++; e.Batch.ID == always.ID || tries[e.Batch.ID] == 1 {
+					return &sink.Error{Class: sink.BadData, Reason: batch.Rejected, Err: errPlanted}
+				}
+			}
+			return nil
+		}
+		r.publish(0, once)
+		r.restart([]int32{0})
+		r.eventually("position at 1", at(0, 1))
+		r.publish(0, always)
+		r.restart([]int32{0})
+		r.eventually("position at 2", at(0, 2))
+		if diff := cmp.Diff(map[uuid.UUID]int{once.ID: 2, always.ID: 2}, tries); diff != "" {
+			t.Errorf("tries (-want +got):\n%s", diff)
+		}
+		if len(r.book.order) != 1 || len(r.book.dead) != 1 || r.book.dead[0].Batch.ID != always.ID {
+			t.Errorf("loaded %d, quarantined %+v", len(r.book.order), r.book.dead)
+		}
+	})
+}
+
 // TestBadCopiesOfOneID sees each copy of an id judged by itself: two bad copies
 // are quarantined, the good one between them loads, and its repeat is refused.
 func TestBadCopiesOfOneID(t *testing.T) {

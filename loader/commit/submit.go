@@ -18,6 +18,7 @@ type attempt struct {
 	steps   []*step
 	backoff *backoff.ExponentialBackOff
 	graced  time.Time // when a missing foreign key was first met; zero: never
+	suspect bool      // rows among these, perhaps, were refused before
 }
 
 // newAttempt starts an attempt. Its pauses grow from 50 ms to 5 s, with
@@ -30,10 +31,11 @@ func newAttempt(steps []*step) *attempt {
 
 // submit commits the steps, in parts if need be. It returns when all of them
 // are committed or dropped, or when ctx ends.
-func (l *lane) submit(ctx context.Context, steps []*step) {
-	a := newAttempt(steps)
+func (l *lane) submit(ctx context.Context, steps []*step) { l.try(ctx, newAttempt(steps)) }
+
+func (l *lane) try(ctx context.Context, a *attempt) {
 	for ctx.Err() == nil {
-		g := l.group(steps)
+		g := l.group(a.steps)
 		if len(g.Advances) == 0 {
 			return // every session ended
 		}
@@ -60,14 +62,15 @@ func (l *lane) failed(ctx context.Context, a *attempt, g *sink.Group, err error)
 		return true
 	case sink.TooSlow:
 		if len(a.steps) > 1 {
-			l.halves(ctx, a.steps)
+			l.halves(ctx, a)
 			return true
 		}
 		l.again(ctx, a, err)
 	case sink.BadData:
 		switch {
 		case len(g.Elements)+len(g.Dead) > 1:
-			l.halves(ctx, a.steps)
+			a.suspect = true
+			l.halves(ctx, a)
 			return true
 		case len(g.Elements) == 1:
 			l.refused(ctx, a, g, err)
@@ -84,10 +87,13 @@ func (l *lane) failed(ctx context.Context, a *attempt, g *sink.Group, err error)
 
 // halves submits the two halves of the steps, the left one first. Each moves
 // the positions to its own end.
-func (l *lane) halves(ctx context.Context, steps []*step) {
-	middle := len(steps) / 2
-	l.submit(ctx, steps[:middle])
-	l.submit(ctx, steps[middle:])
+func (l *lane) halves(ctx context.Context, a *attempt) {
+	middle := len(a.steps) / 2
+	for _, steps := range [][]*step{a.steps[:middle], a.steps[middle:]} {
+		half := newAttempt(steps)
+		half.suspect = a.suspect
+		l.try(ctx, half)
+	}
 }
 
 // group builds the transaction for the steps whose sessions go on.
@@ -180,8 +186,9 @@ func (l *lane) fenced(g *sink.Group, err error) {
 	l.handler.config.Reset(numbers)
 }
 
-// refused buries the one batch of a group that the warehouse refuses by itself,
-// unless it may still get what it refers to.
+// refused buries the one batch of a group once it alone repeats that the
+// warehouse refuses it, unless it may still get what it refers to. A first
+// refusal may be a misread outage: it is tried once more before it counts.
 func (l *lane) refused(ctx context.Context, a *attempt, g *sink.Group, err error) {
 	var e *sink.Error
 	errors.As(err, &e)
@@ -194,6 +201,10 @@ func (l *lane) refused(ctx context.Context, a *attempt, g *sink.Group, err error
 			l.again(ctx, a, err)
 			return
 		}
+	}
+	if !a.suspect {
+		a.suspect = true
+		return
 	}
 	reason := e.Reason
 	if reason == "" {

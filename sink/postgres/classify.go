@@ -32,6 +32,7 @@ const (
 	reasonInDoubt         batch.Reason = "in_doubt"
 	reasonOutage          batch.Reason = "outage"
 	reasonLocked          batch.Reason = "locked"
+	reasonTableFull       batch.Reason = "table_full"
 )
 
 // phase is the part of the work in which an error came: only where the rows
@@ -104,6 +105,12 @@ func isUnplaced(pg *pgconn.PgError, _ target) bool {
 // without the severity that no language setting translates.
 func isServers(pg *pgconn.PgError, _ target) bool { return pg.SeverityUnlocalized == "ERROR" }
 
+// isFull tells a relation that can't grow from rows over a limit, by the
+// function of the server that says so: messages are translated.
+func isFull(pg *pgconn.PgError, _ target) bool {
+	return strings.HasPrefix(pg.Routine, "ExtendBufferedRel") || pg.Routine == "mdextend" || pg.Routine == "mdzeroextend"
+}
+
 func isTargets(pg *pgconn.PgError, t target) bool { return t.owns(pg) }
 
 // rules returns the table of DBMS errors. What no rule matches stops the
@@ -118,6 +125,7 @@ func rules() []rule {
 		{"no partition of the table", []string{"23514"}, rows, isUnplaced, verdict{class: sink.Misconfigured, reason: reasonNoPartition}},
 		{"sequence of the table used up", []string{"2200H"}, rows, nil, verdict{class: sink.Misconfigured, reason: reasonSequenceUsedUp}},
 		{"value out of range or malformed", []string{"22"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
+		{"table at its largest size", []string{"54000"}, rows, isFull, verdict{class: sink.Misconfigured, reason: reasonTableFull}},
 		{"over a limit of the server", []string{"54"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"raised by a trigger", []string{"P0001"}, rows, nil, verdict{class: sink.BadData, reason: batch.Rejected}},
 		{"field shorter than its type", []string{"08P01"}, []phase{inCopy}, isServers, verdict{class: sink.BadData, reason: batch.Rejected}},
