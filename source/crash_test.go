@@ -27,32 +27,29 @@ import (
 // of its own with a source in that directory.
 const childDir = "TALLYMAN_SOURCE_CHILD"
 
-// TestChild is no test but what that process does: it appends row after row
-// with no Kafka to be seen, says so after each, and ends only when it is killed.
-func TestChild(t *testing.T) {
-	dir := os.Getenv(childDir)
-	if dir == "" {
-		t.Skip("for another test to start")
-	}
+// child is what that process does: it appends row after row with no Kafka to be
+// seen, says so after each, and ends only when it is killed.
+func child(dir string) error {
 	m, err := schema.ParseManifest([]byte(manifest))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	s, err := Open(t.Context(), Config{
+	ctx := context.Background()
+	s, err := Open(ctx, Config{
 		Manifest: m, Kafka: Kafka{Brokers: []string{"127.0.0.1:1"}}, Dir: dir, Name: "shop-1", Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	for n := int64(0); ; n++ {
 		rows := [][]any{{uuid.UUID{}, n, nil}}
 		if n%2 == 0 {
-			err = s.Append(t.Context(), rows)
+			err = s.Append(ctx, rows)
 		} else {
-			err = s.AppendBatch(t.Context(), batch.NewID(), rows)
+			err = s.AppendBatch(ctx, batch.NewID(), rows)
 		}
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
 		fmt.Println("accepted") // one write, straight into the pipe
 	}
@@ -67,7 +64,7 @@ func TestOutlivesAKilledProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(r.context(), self, "-test.run=^TestChild$")
+	cmd := exec.CommandContext(r.context(), self)
 	cmd.Env = append(os.Environ(), childDir+"="+r.dir)
 	out, err := cmd.StdoutPipe()
 	if err = errors.Join(err, cmd.Start()); err != nil {
