@@ -17,6 +17,13 @@ help: ## list what there is
 build: ## build bin/tallyman, static
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/tallyman ./cmd/tallyman
 
+.PHONY: cross
+cross: ## build for the systems that the tests don't run on
+	@for target in linux/arm64 darwin/arm64 darwin/amd64 windows/amd64; do \
+		echo "$$target"; \
+		CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} go build -o /dev/null ./cmd/tallyman; \
+	done
+
 .PHONY: demo
 demo: ## load a million rows through an embedded broker into an embedded PostgreSQL, and verify them
 	go run ./cmd/tallyman demo

@@ -1,13 +1,9 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
-	"syscall"
 )
 
 // MkdirTemp makes a temporary directory that other accounts can pass through
@@ -19,27 +15,6 @@ func MkdirTemp(pattern string) (string, error) {
 		return "", err
 	}
 	return dir, os.Chmod(dir, 0o711)
-}
-
-// serverAccount returns the account to run PostgreSQL under, nil for our own.
-// initdb looks its account up by number, so it must be one that has a name.
-func serverAccount() (*syscall.Credential, error) {
-	if os.Getuid() != 0 {
-		return nil, nil
-	}
-	for _, name := range []string{"nobody", "postgres", "daemon"} {
-		account, err := user.Lookup(name)
-		if err != nil {
-			continue
-		}
-		uid, errUID := strconv.ParseUint(account.Uid, 10, 32)
-		gid, errGID := strconv.ParseUint(account.Gid, 10, 32)
-		if errUID != nil || errGID != nil || uid == 0 {
-			continue
-		}
-		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid), NoSetGroups: false}, nil
-	}
-	return nil, errors.New("PostgreSQL can't run as root and there is no unprivileged account (nobody, postgres, daemon) to run it under")
 }
 
 // checkPassable names the first directory on the way to path that other

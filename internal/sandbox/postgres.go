@@ -47,7 +47,7 @@ type Postgres struct {
 	dir       string
 	temporary bool
 	port      int
-	account   *syscall.Credential
+	account   *account
 
 	mu     sync.Mutex
 	server *process // nil before the first start
@@ -169,7 +169,7 @@ func (p *Postgres) prepare(cmd *exec.Cmd) {
 		return strings.HasPrefix(entry, "PG") // PGDATA, PGPORT and the like are for other servers
 	})
 	if p.account != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.account}
+		runAs(cmd, p.account)
 	}
 }
 
