@@ -25,19 +25,22 @@ type columnDocument struct {
 	Type     Type   `json:"type"`
 }
 
+// tableDocument has every key but existing, which is there only if it is true:
+// manifests were hashed before there was one.
 type tableDocument struct {
-	Name   string `json:"name"`
-	Schema string `json:"schema"`
+	Existing bool   `json:"existing,omitempty"`
+	Name     string `json:"name"`
+	Schema   string `json:"schema"`
 }
 
 // Canonical returns the canonical form: JSON by RFC 8785 (sorted keys, no
-// space, shortest escapes) with every default written out.
+// space, shortest escapes) with every default written out, but for table.existing.
 func (m Manifest) Canonical() []byte {
 	doc := document{
 		BatchID: m.BatchID,
 		Columns: make([]columnDocument, len(m.Columns)),
 		Dataset: m.Dataset.String(),
-		Table:   tableDocument{Name: m.Table.Name, Schema: m.Table.Schema},
+		Table:   tableDocument{Existing: m.Existing, Name: m.Table.Name, Schema: m.Table.Schema},
 		Topic:   m.Topic,
 	}
 	for i, c := range m.Columns {
@@ -73,11 +76,12 @@ func ParseCanonical(text []byte) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("parse manifest: %w", err)
 	}
 	m := Manifest{
-		Dataset: d,
-		Topic:   doc.Topic,
-		Table:   Table{Schema: doc.Table.Schema, Name: doc.Table.Name},
-		Columns: make([]Column, len(doc.Columns)),
-		BatchID: doc.BatchID,
+		Dataset:  d,
+		Topic:    doc.Topic,
+		Table:    Table{Schema: doc.Table.Schema, Name: doc.Table.Name},
+		Columns:  make([]Column, len(doc.Columns)),
+		Existing: doc.Table.Existing,
+		BatchID:  doc.BatchID,
 	}
 	for i, c := range doc.Columns {
 		m.Columns[i] = Column{Name: c.Name, Type: c.Type, Nullable: c.Nullable}

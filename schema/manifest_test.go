@@ -41,6 +41,13 @@ func TestParseManifest(t *testing.T) {
 			Columns: []schema.Column{{Name: `Größe "; drop`, Type: schema.JSON}},
 			BatchID: true,
 		}},
+		"a table that is there": {"dataset: a/b\ntable: {name: " + strings.Repeat("t", 63) + ", existing: true}\ncolumns: [{name: x, type: bool}]\n", schema.Manifest{
+			Dataset:  schema.Dataset{Namespace: "a", Name: "b"},
+			Topic:    "a.b",
+			Table:    schema.Table{Schema: "public", Name: strings.Repeat("t", 63)},
+			Columns:  []schema.Column{{Name: "x", Type: schema.Bool}},
+			Existing: true,
+		}},
 		"half a table": {"dataset: a/b\ntable: {schema: s}\ncolumns: [{name: x, type: bool}]\n", schema.Manifest{
 			Dataset: schema.Dataset{Namespace: "a", Name: "b"},
 			Topic:   "a.b",
@@ -75,10 +82,10 @@ func TestParseManifestFaults(t *testing.T) {
 line 1: unknown key "datasett": known are batch_id, columns, dataset, table, topic
 line 1: dataset: is required: namespace/name
 line 3: columns[0]: unknown key "nullabel": known are name, nullable, type
-line 4: table: unknown key "nam": known are name, schema`},
+line 4: table: unknown key "nam": known are existing, name, schema`},
 		"repeated key":     {"dataset: a/b\ndataset: a/c\ncolumns: [{name: x, type: bool}]\n", `line 2: key "dataset" is already in line 1`},
 		"dataset":          {"dataset: Ads/x y\ncolumns: [{name: x, type: bool}]\n", `line 1: dataset: dataset "Ads/x y" is not namespace/name: each part is a lower-case letter or digit, then lower-case letters, digits, _ or - (at most 100)`},
-		"wrong kinds":      {"dataset: 1\ntopic:\ntable: []\ncolumns: {}\nbatch_id: yes\n", "\nline 1: dataset: is \"1\", want a string (put it in quotes if it is meant to be one)\nline 2: topic: is empty, want a string (put it in quotes if it is meant to be one)\nline 3: table: is a list, want a mapping with the keys name, schema\nline 4: columns: is a mapping, want a list of {name, type, nullable}\nline 5: batch_id: is \"yes\", want true or false"},
+		"wrong kinds":      {"dataset: 1\ntopic:\ntable: []\ncolumns: {}\nbatch_id: yes\n", "\nline 1: dataset: is \"1\", want a string (put it in quotes if it is meant to be one)\nline 2: topic: is empty, want a string (put it in quotes if it is meant to be one)\nline 3: table: is a list, want a mapping with the keys existing, name, schema\nline 4: columns: is a mapping, want a list of {name, type, nullable}\nline 5: batch_id: is \"yes\", want true or false"},
 		"no columns":       {"dataset: a/b\n", "line 1: columns: a dataset needs at least one column"},
 		"empty columns":    {"dataset: a/b\ncolumns: []\n", "line 2: columns: a dataset needs at least one column"},
 		"column kinds":     {"dataset: a/b\ncolumns:\n- x\n- {name: 1, type: [bool]}\n", "\nline 3: columns[0]: is \"x\", want a mapping with the keys name, nullable, type\nline 4: columns[1].name: is \"1\", want a string (put it in quotes if it is meant to be one)\nline 4: columns[1].type: is a list, want a string (put it in quotes if it is meant to be one)"},
@@ -89,6 +96,7 @@ line 4: table: unknown key "nam": known are name, schema`},
 		"invalid UTF-8":    {"dataset: \"a/b\xff\"\n", "invalid leading UTF-8 octet"},
 		"topic":            {"dataset: a/b\ntopic: a/b\ncolumns: [{name: x, type: bool}]\n", `line 2: topic: topic "a/b" is not 1 to 249 of the letters a-z, A-Z, digits, '.', '_' and '-'`},
 		"reserved topic":   {"dataset: tallyman/receipts\ncolumns: [{name: x, type: bool}]\n", `line 1: topic: topic "tallyman.receipts" is reserved: names that begin with "tallyman." or "__" are not for datasets`},
+		"no lineage there": {"dataset: a/b\ntable: {existing: true}\nbatch_id: true\ncolumns: [{name: x, type: bool}]\n", `line 3: batch_id: must be false: a table that was there before has no column _batch_id`},
 		"reserved schemas": {"dataset: a/b\ntable: {schema: pg_temp}\ncolumns: [{name: x, type: bool}]\n", `line 2: table.schema: schema "pg_temp" is reserved`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -133,6 +141,7 @@ func TestParseCanonicalIsStrict(t *testing.T) {
 	for name, bad := range map[string]string{
 		"default left out": strings.Replace(good, `, "batch_id": true`, "", 1),
 		"null":             strings.Replace(good, `true`, "null", 1),
+		"default said":     strings.Replace(good, `"name": "b"`, `"name": "b", "existing": false`, 1),
 		"unknown key":      strings.Replace(good, `"batch_id"`, `"extra": 1, "batch_id"`, 1),
 		"other case":       strings.Replace(good, `"batch_id"`, `"Batch_ID"`, 1),
 		"repeated key":     strings.Replace(good, `"topic"`, `"topic": "a.b", "topic"`, 1),
@@ -177,6 +186,7 @@ func manifests() *rapid.Generator[schema.Manifest] {
 			Table:   schema.Table{Schema: "s" + part.Draw(t, "schema"), Name: name.Draw(t, "table")},
 			BatchID: rapid.Bool().Draw(t, "batch_id"),
 		}
+		m.Existing = !m.BatchID && rapid.Bool().Draw(t, "existing")
 		for _, n := range rapid.SliceOfNDistinct(name, 1, 10, func(s string) string { return s }).Draw(t, "columns") {
 			m.Columns = append(m.Columns, schema.Column{
 				Name:     n,

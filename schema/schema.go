@@ -45,6 +45,9 @@ type Manifest struct {
 	Topic   string
 	Table   Table
 	Columns []Column
+	// Existing says that the table was not made by Tallyman and is used as it is:
+	// without a view, and without _batch_id.
+	Existing bool
 	// BatchID says that the table ends with the column _batch_id, and that
 	// every native row therefore ends with the batch's unique id.
 	BatchID bool

@@ -73,8 +73,15 @@ func (m Manifest) faults() Faults {
 	} else if m.Table.Schema == "tallyman" || m.Table.Schema == "information_schema" || strings.HasPrefix(m.Table.Schema, "pg_") {
 		add("table.schema", "schema %s is reserved", quote(m.Table.Schema))
 	}
-	if detail := nameFault(m.Table.Name, maxTable); detail != "" {
+	longest := maxTable
+	if m.Existing {
+		longest = maxName
+	}
+	if detail := nameFault(m.Table.Name, longest); detail != "" {
 		add("table.name", "%s", detail)
+	}
+	if m.Existing && m.BatchID {
+		add("batch_id", "must be false: a table that was there before has no column %s", BatchIDColumn)
 	}
 	switch {
 	case len(m.Columns) == 0:

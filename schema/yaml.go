@@ -29,8 +29,9 @@ func ParseManifest(text []byte) (Manifest, error) {
 		"columns":  func(n *yaml.Node) { m.Columns = r.columns(n) },
 		"table": func(n *yaml.Node) {
 			r.mapping(n, "table", keys{
-				"schema": func(n *yaml.Node) { r.string(n, "table.schema", &m.Table.Schema) },
-				"name":   func(n *yaml.Node) { r.string(n, "table.name", &m.Table.Name) },
+				"schema":   func(n *yaml.Node) { r.string(n, "table.schema", &m.Table.Schema) },
+				"name":     func(n *yaml.Node) { r.string(n, "table.name", &m.Table.Name) },
+				"existing": func(n *yaml.Node) { r.bool(n, "table.existing", &m.Existing) },
 			})
 		},
 	})
@@ -41,6 +42,9 @@ func ParseManifest(text []byte) (Manifest, error) {
 		if !r.has("table.name") {
 			m.Table.Name = strings.ReplaceAll(m.Dataset.Name, "-", "_")
 		}
+	}
+	if m.Existing && !r.has("batch_id") {
+		m.BatchID = false
 	}
 	r.check(m)
 	if len(r.faults) > 0 {
