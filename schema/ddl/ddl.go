@@ -39,8 +39,12 @@ func Postgres(t schema.Type) (ColumnType, bool) {
 func PostgresName(t schema.Table) string { return quote(t.Schema) + "." + quote(t.Name) }
 
 // Physical returns the table behind a dataset's view for the revision with
-// that number within the dataset, from 1.
+// that number within the dataset, from 1. A table that was there before is its
+// own.
 func Physical(m schema.Manifest, number int) schema.Table {
+	if m.Existing {
+		return m.Table
+	}
 	return schema.Table{Schema: m.Table.Schema, Name: fmt.Sprintf("%s__r%d", m.Table.Name, number)}
 }
 
@@ -78,6 +82,16 @@ func PostgresTable(m schema.Manifest, physical schema.Table) ([]string, error) {
 // PostgresView returns the statements that put the dataset's name over the
 // table of a revision.
 func PostgresView(m schema.Manifest, physical schema.Table) []string {
+	return []string{
+		"CREATE VIEW " + view(m, physical, nil),
+		comment("VIEW", m.Table, fmt.Sprintf("Dataset %s: its active revision.", m.Dataset)),
+	}
+}
+
+// view is a view's definition, from its name on. Columns that were added since
+// the revision was made come last, because a view that is replaced keeps the
+// columns that it has.
+func view(m schema.Manifest, physical schema.Table, added []schema.Column) string {
 	var columns []string
 	for _, c := range m.Columns {
 		columns = append(columns, quote(c.Name))
@@ -85,10 +99,34 @@ func PostgresView(m schema.Manifest, physical schema.Table) []string {
 	if m.BatchID {
 		columns = append(columns, quote(schema.BatchIDColumn))
 	}
-	return []string{
-		fmt.Sprintf("CREATE VIEW %s AS\nSELECT %s\nFROM %s", PostgresName(m.Table), strings.Join(columns, ", "), PostgresName(physical)),
-		comment("VIEW", m.Table, fmt.Sprintf("Dataset %s: its active revision.", m.Dataset)),
+	for _, c := range added {
+		columns = append(columns, quote(c.Name))
 	}
+	return fmt.Sprintf("%s AS\nSELECT %s\nFROM %s", PostgresName(m.Table), strings.Join(columns, ", "), PostgresName(physical))
+}
+
+// PostgresAddColumns returns the statement that adds nullable columns to the
+// table of a revision.
+func PostgresAddColumns(physical schema.Table, columns []schema.Column) (string, error) {
+	clauses := make([]string, len(columns))
+	for i, c := range columns {
+		t, ok := Postgres(c.Type)
+		switch {
+		case !ok:
+			return "", fmt.Errorf("column %q: PostgreSQL has no type for %q", c.Name, c.Type)
+		case !c.Nullable:
+			return "", fmt.Errorf("column %q is required: the rows that are there have no value for it", c.Name)
+		}
+		clauses[i] = fmt.Sprintf("\n    ADD COLUMN %s %s", quote(c.Name), t.Name)
+	}
+	return fmt.Sprintf("ALTER TABLE %s%s", PostgresName(physical), strings.Join(clauses, ",")), nil
+}
+
+// PostgresWidenView returns the statement that shows added columns in the view
+// of the manifest m, by which the revision was made. added is all that were
+// added since, in the order in which they were.
+func PostgresWidenView(m schema.Manifest, physical schema.Table, added []schema.Column) string {
+	return "CREATE OR REPLACE VIEW " + view(m, physical, added)
 }
 
 func comment(kind string, t schema.Table, text string) string {

@@ -54,7 +54,21 @@ func statements(t *testing.T, m schema.Manifest) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(table, ddl.PostgresView(m, physical)...)
+	all := append(table, ddl.PostgresView(m, physical)...)
+	add, err := ddl.PostgresAddColumns(physical, added())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(all, add, ddl.PostgresWidenView(m, physical, added()))
+}
+
+// added is a nullable column of every type, and one of an odd name.
+func added() []schema.Column {
+	columns := []schema.Column{{Name: `it's "new"`, Type: schema.Text, Nullable: true}}
+	for _, t := range schema.Types() {
+		columns = append(columns, schema.Column{Name: "new_" + string(t), Type: t, Nullable: true})
+	}
+	return columns
 }
 
 func TestGolden(t *testing.T) {
@@ -116,6 +130,10 @@ func checkColumns(t *testing.T, conn *pgx.Conn, m schema.Manifest) {
 	}
 	if m.BatchID {
 		want = append(want, column{schema.BatchIDColumn, 2950, "uuid", false})
+	}
+	for _, c := range added() {
+		k, _ := ddl.Postgres(c.Type)
+		want = append(want, column{c.Name, k.OID, k.Name, true})
 	}
 	rows, err := conn.Query(t.Context(), `
 SELECT attname, atttypid, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute

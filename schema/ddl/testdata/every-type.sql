@@ -18,3 +18,17 @@ SELECT "a_bool", "a_float64", "a_int64", "a_json", "a_text", "a_timestamptz", "a
 FROM "public"."every_type__r1";
 
 COMMENT ON VIEW "public"."every_type" IS 'Dataset a/every-type: its active revision.';
+
+ALTER TABLE "public"."every_type__r1"
+    ADD COLUMN "it's ""new""" text,
+    ADD COLUMN "new_bool" boolean,
+    ADD COLUMN "new_float64" double precision,
+    ADD COLUMN "new_int64" bigint,
+    ADD COLUMN "new_json" json,
+    ADD COLUMN "new_text" text,
+    ADD COLUMN "new_timestamptz" timestamp with time zone,
+    ADD COLUMN "new_uuid" uuid;
+
+CREATE OR REPLACE VIEW "public"."every_type" AS
+SELECT "a_bool", "a_float64", "a_int64", "a_json", "a_text", "a_timestamptz", "a_uuid", "_batch_id", "it's ""new""", "new_bool", "new_float64", "new_int64", "new_json", "new_text", "new_timestamptz", "new_uuid"
+FROM "public"."every_type__r1";

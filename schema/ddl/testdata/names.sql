@@ -13,3 +13,17 @@ SELECT "a""b;--", "select", "_batch_id"
 FROM "Größe; DROP"."it's ""quoted"" \ __r1";
 
 COMMENT ON VIEW "Größe; DROP"."it's ""quoted"" \ " IS 'Dataset a/b: its active revision.';
+
+ALTER TABLE "Größe; DROP"."it's ""quoted"" \ __r1"
+    ADD COLUMN "it's ""new""" text,
+    ADD COLUMN "new_bool" boolean,
+    ADD COLUMN "new_float64" double precision,
+    ADD COLUMN "new_int64" bigint,
+    ADD COLUMN "new_json" json,
+    ADD COLUMN "new_text" text,
+    ADD COLUMN "new_timestamptz" timestamp with time zone,
+    ADD COLUMN "new_uuid" uuid;
+
+CREATE OR REPLACE VIEW "Größe; DROP"."it's ""quoted"" \ " AS
+SELECT "a""b;--", "select", "_batch_id", "it's ""new""", "new_bool", "new_float64", "new_int64", "new_json", "new_text", "new_timestamptz", "new_uuid"
+FROM "Größe; DROP"."it's ""quoted"" \ __r1";
