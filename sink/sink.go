@@ -18,8 +18,8 @@ import (
 // entries and its own positions.
 type Revision struct {
 	ID       int64
-	Manifest schema.Manifest
-	Physical schema.Table // the table itself; Manifest.Table is the view over the active revision
+	Manifest schema.Manifest // the one it was made from; its table takes rows by others too: see Manifests
+	Physical schema.Table    // the table itself; Manifest.Table is the view over the active revision
 	State    State
 }
 
@@ -72,8 +72,10 @@ type Message struct {
 // Element is a batch that is ready to load.
 type Element struct {
 	Message
-	Batch   *batch.Batch
-	Content batch.Digest // of dataset, schema, content type, row count and value
+	Batch *batch.Batch
+	// Manifest is what the rows are by; nil: the one that the revision was made from.
+	Manifest *schema.Manifest
+	Content  batch.Digest // of dataset, schema, content type, row count and value
 	// Tuples are the rows in PostgreSQL's binary COPY format without file
 	// header and trailer, walked: exactly Batch.Rows tuples.
 	Tuples []byte
@@ -111,6 +113,14 @@ type Group struct {
 	// are known and before any row is copied. Its error ends the transaction and
 	// is returned as it is.
 	Admit func(Result) error
+}
+
+// ManifestOf returns the manifest that the rows of element i are by.
+func (g *Group) ManifestOf(i int) *schema.Manifest {
+	if m := g.Elements[i].Manifest; m != nil {
+		return m
+	}
+	return &g.Revision.Manifest
 }
 
 // Outcome is what became of one element of a group.
@@ -171,6 +181,14 @@ type Positions interface {
 type Window struct {
 	Horizon time.Time // ids before it are refused; zero: no horizon
 	End     time.Time // ids at or after it have no partition yet
+}
+
+// Manifests finds the manifests that a revision's table takes rows by: the one
+// that it was made from, and those applied since that only add nullable columns.
+type Manifests interface {
+	// Manifest returns the manifest with a hash; nil if the table takes no rows
+	// by one of that hash, now.
+	Manifest(ctx context.Context, r Revision, hash string) (*schema.Manifest, error)
 }
 
 // Catalog tells what there is to load.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 
 	"tallyman/schema"
@@ -17,12 +17,16 @@ import (
 // The reason for a manifest that can't be applied.
 const reasonManifest batch.Reason = "manifest_refused"
 
-// Applied says what Apply did.
+// Applied says what Apply did, or Plan would do.
 type Applied struct {
 	Revision sink.Revision
 	Hash     string // of the manifest
-	// Created says that the dataset is new; else it was there, by this manifest.
-	Created bool
+	// Created says that the dataset is new, Widened that the manifest is: its rows
+	// go to the table of a dataset that was there. Else both were there.
+	Created, Widened bool
+	// Changes is in what the manifest differs from the newest one of the dataset.
+	// It is told of a manifest that is refused, too.
+	Changes []schema.Difference
 }
 
 const (
@@ -33,6 +37,8 @@ JOIN tallyman.datasets d USING (dataset, manifest_hash)
 WHERE r.dataset = $1 AND r.state = 'active'`
 
 	selectTopicOwner = `SELECT dataset FROM tallyman.datasets WHERE topic = $1 LIMIT 1`
+
+	selectTableOwner = `SELECT dataset FROM tallyman.revisions WHERE (physical_schema, physical_table) = ($1, $2)`
 
 	// An array type makes room by itself, for any other type.
 	selectTaken = `
@@ -55,49 +61,106 @@ VALUES ($1, $2, $3, $4, 'active') RETURNING revision_id`
 
 // Apply makes a dataset by its manifest: the table of its first revision, the
 // view that readers use, and the entries by which loaders find them, in one
-// transaction. The same manifest again changes nothing. What can't be applied
-// is a Misconfigured error that says why.
+// transaction. A dataset that is there gets the columns that a further manifest
+// adds, while it is loaded by the others. A manifest that was applied before
+// changes nothing. What can't be applied is a Misconfigured error that says why,
+// and leaves nothing behind.
 func (w *Warehouse) Apply(ctx context.Context, m schema.Manifest) (Applied, error) {
+	applied, err := backoff.Retry(ctx, func() (Applied, error) {
+		applied, err := w.apply(ctx, m, true)
+		if !isLocked(err) {
+			err = backoff.Permanent(err)
+		}
+		return applied, err
+	}, backoff.WithBackOff(backoff.NewConstantBackOff(w.cfg.moment())), backoff.WithMaxTries(lockTries))
+	if isLocked(err) {
+		err = w.inUse(ctx, m, applied.Revision, err)
+	}
+	return applied, err
+}
+
+// Plan returns what Apply would do or refuse, and does nothing.
+func (w *Warehouse) Plan(ctx context.Context, m schema.Manifest) (Applied, error) {
+	return w.apply(ctx, m, false)
+}
+
+// survey is what applying a manifest takes.
+type survey struct {
+	applied Applied
+	schema  string        // to be made unless it is there; empty: none
+	lock    *schema.Table // to be locked before the statements; nil: none
+	change  []string      // statements
+}
+
+func (w *Warehouse) apply(ctx context.Context, m schema.Manifest, act bool) (Applied, error) {
 	if err := m.Validate(); err != nil {
 		return Applied{}, err
 	}
-	var applied Applied
 	conn, err := pgx.ConnectConfig(ctx, w.patient())
 	if err != nil {
 		return Applied{}, w.class("connect", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var s survey
 	// Read committed, so that what another apply did is seen after the wait for it.
 	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
 		if _, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(initLock)); err != nil {
 			return step("wait for another apply", err)
 		}
-		applied, err = apply(ctx, tx, m)
-		return err
+		if s, err = examine(ctx, tx, m); err != nil || !act {
+			return err
+		}
+		if s.lock != nil {
+			if err := lockView(ctx, tx, *s.lock, w.cfg.moment()); err != nil {
+				return err
+			}
+		}
+		return s.execute(ctx, tx, m)
 	})
-	if err != nil {
-		return Applied{}, w.class("apply "+m.Dataset.String(), err)
-	}
-	return applied, nil
+	return s.applied, w.class("apply "+m.Dataset.String(), err)
 }
 
-func apply(ctx context.Context, tx pgx.Tx, m schema.Manifest) (Applied, error) {
+// examine finds out what there is of the dataset, and what applying takes.
+func examine(ctx context.Context, tx pgx.Tx, m schema.Manifest) (survey, error) {
 	rows, err := tx.Query(ctx, selectDataset, m.Dataset.String())
 	if err != nil {
-		return Applied{}, err
+		return survey{}, err
 	}
 	have, err := pgx.CollectExactlyOneRow(rows, scanDataset)
 	switch {
+	case errors.Is(err, pgx.ErrNoRows) && m.Existing:
+		return examineExisting(ctx, tx, m)
 	case errors.Is(err, pgx.ErrNoRows):
-		return create(ctx, tx, m)
+		return examineNew(ctx, tx, m)
 	case err != nil:
-		return Applied{}, err
-	case have.Hash == m.Hash():
-		return Applied{Revision: have.Revision, Hash: have.Hash}, nil
+		return survey{}, err
 	default:
-		return Applied{}, refused(m, "the warehouse has this dataset by another manifest, %s, and this release can't change one: "+
-			"make a dataset of another name, or take back what differs: %s", have.Hash, strings.Join(difference(have.Revision.Manifest, m), "; "))
+		return examineWider(ctx, tx, have.Revision, m)
 	}
+}
+
+// execute does what the survey found necessary.
+func (s *survey) execute(ctx context.Context, tx pgx.Tx, m schema.Manifest) error {
+	if s.schema != "" {
+		if err := createSchema(ctx, tx, s.schema); err != nil {
+			return err
+		}
+	}
+	for _, statement := range s.change {
+		if _, err := tx.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	r := &s.applied.Revision
+	if s.applied.Created || s.applied.Widened {
+		if _, err := tx.Exec(ctx, insertDataset, m.Dataset.String(), m.Hash(), string(m.Canonical()), m.Topic); err != nil {
+			return err
+		}
+	}
+	if s.applied.Created {
+		return tx.QueryRow(ctx, insertRevision, m.Dataset.String(), m.Hash(), r.Physical.Schema, r.Physical.Name).Scan(&r.ID)
+	}
+	return nil
 }
 
 // refused is the error for a manifest that can't be applied.
@@ -106,79 +169,40 @@ func refused(m schema.Manifest, format string, args ...any) error {
 		Err: fmt.Errorf("apply %s: "+format, append([]any{m.Dataset}, args...)...)}
 }
 
-// create makes a dataset that the warehouse doesn't have.
-func create(ctx context.Context, tx pgx.Tx, m schema.Manifest) (Applied, error) {
+// newRevision is the first revision of a dataset that the warehouse doesn't have.
+func newRevision(ctx context.Context, tx pgx.Tx, m schema.Manifest) (survey, error) {
+	s := survey{applied: Applied{Hash: m.Hash(), Created: true,
+		Revision: sink.Revision{Manifest: m, Physical: ddl.Physical(m, 1), State: sink.Active}}}
 	var owner string
 	switch err := tx.QueryRow(ctx, selectTopicOwner, m.Topic).Scan(&owner); {
 	case err == nil:
-		return Applied{}, refused(m, "topic %s carries dataset %s already: name another topic in the manifest", m.Topic, owner)
+		return s, refused(m, "topic %s carries dataset %s already: name another topic in the manifest", m.Topic, owner)
 	case !errors.Is(err, pgx.ErrNoRows):
-		return Applied{}, err
+		return s, err
 	}
-	r := sink.Revision{Manifest: m, Physical: ddl.Physical(m, 1), State: sink.Active}
-	if err := createSchema(ctx, tx, m.Table.Schema); err != nil {
-		return Applied{}, err
-	}
-	var kind, name string
-	switch err := tx.QueryRow(ctx, selectTaken, m.Table.Schema, []string{m.Table.Name, r.Physical.Name}).Scan(&kind, &name); {
-	case err == nil:
-		return Applied{}, refused(m, "there is %s called %s already: name another table in the manifest, or drop it",
-			kind, ddl.PostgresName(schema.Table{Schema: m.Table.Schema, Name: name}))
-	case !errors.Is(err, pgx.ErrNoRows):
-		return Applied{}, err
-	}
-	statements, err := ddl.PostgresTable(m, r.Physical)
-	if err != nil {
-		return Applied{}, refused(m, "%w", err)
-	}
-	for _, s := range append(statements, ddl.PostgresView(m, r.Physical)...) {
-		if _, err := tx.Exec(ctx, s); err != nil {
-			return Applied{}, err
-		}
-	}
-	if _, err := tx.Exec(ctx, insertDataset, m.Dataset.String(), m.Hash(), string(m.Canonical()), m.Topic); err != nil {
-		return Applied{}, err
-	}
-	err = tx.QueryRow(ctx, insertRevision, m.Dataset.String(), m.Hash(), r.Physical.Schema, r.Physical.Name).Scan(&r.ID)
-	return Applied{Revision: r, Hash: m.Hash(), Created: true}, err
+	return s, nil
 }
 
-// difference lists in what one manifest of a dataset differs from another.
-func difference(have, want schema.Manifest) []string {
-	var all []string
-	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
-	if have.Topic != want.Topic {
-		add("topic %s instead of %s", want.Topic, have.Topic)
+// examineNew looks at a dataset whose table is to be made.
+func examineNew(ctx context.Context, tx pgx.Tx, m schema.Manifest) (survey, error) {
+	s, err := newRevision(ctx, tx, m)
+	if err != nil {
+		return s, err
 	}
-	if have.Table != want.Table {
-		add("table %s instead of %s", ddl.PostgresName(want.Table), ddl.PostgresName(have.Table))
+	physical := s.applied.Revision.Physical
+	var kind, name string
+	switch err := tx.QueryRow(ctx, selectTaken, m.Table.Schema, []string{m.Table.Name, physical.Name}).Scan(&kind, &name); {
+	case err == nil:
+		return s, refused(m, "there is %s called %s already: name another table in the manifest, or drop it; "+
+			"to load into a table as it is, say existing: true in the manifest's table",
+			kind, ddl.PostgresName(schema.Table{Schema: m.Table.Schema, Name: name}))
+	case !errors.Is(err, pgx.ErrNoRows):
+		return s, err
 	}
-	if have.BatchID != want.BatchID {
-		add("batch_id %t instead of %t", want.BatchID, have.BatchID)
+	s.schema = m.Table.Schema
+	if s.change, err = ddl.PostgresTable(m, physical); err != nil {
+		return s, refused(m, "%w", err)
 	}
-	old := map[string]schema.Column{}
-	for _, c := range have.Columns {
-		old[c.Name] = c
-	}
-	for _, c := range want.Columns {
-		before, ok := old[c.Name]
-		delete(old, c.Name)
-		switch {
-		case !ok:
-			add("column %q is new", c.Name)
-		case before.Type != c.Type:
-			add("column %q is %s instead of %s", c.Name, c.Type, before.Type)
-		case before.Nullable != c.Nullable:
-			add("column %q has nullable %t instead of %t", c.Name, c.Nullable, before.Nullable)
-		}
-	}
-	for _, c := range have.Columns {
-		if _, gone := old[c.Name]; gone {
-			add("column %q is gone", c.Name)
-		}
-	}
-	if len(all) == 0 {
-		add("the columns are in another order")
-	}
-	return all
+	s.change = append(s.change, ddl.PostgresView(m, physical)...)
+	return s, nil
 }

@@ -52,10 +52,12 @@ type target struct {
 	columns map[string]bool
 }
 
-func targetOf(r sink.Revision) target {
-	t := target{table: r.Physical, columns: make(map[string]bool, len(r.Manifest.Columns))}
-	for _, c := range r.Manifest.Columns {
-		t.columns[c.Name] = true
+func targetOf(table schema.Table, manifests ...*schema.Manifest) target {
+	t := target{table: table, columns: map[string]bool{}}
+	for _, m := range manifests {
+		for _, c := range m.Columns {
+			t.columns[c.Name] = true
+		}
 	}
 	return t
 }
@@ -144,6 +146,7 @@ func rules() []rule {
 		{"corrupted", []string{"XX001", "XX002"}, nil, nil, verdict{class: sink.Retryable, reason: "server_fault"}},
 		{"own schema missing", []string{"42P01", "3F000", "42703"}, nil, isOurs, verdict{class: sink.Misconfigured, reason: reasonNotInitialised}},
 		{"table missing", []string{"42P01", "3F000"}, nil, nil, verdict{class: sink.Misconfigured, reason: reasonTableMissing}},
+		{"not a table any more", []string{"42809"}, []phase{inClaim}, nil, verdict{class: sink.Misconfigured, reason: reasonTableUnfit}},
 		{"column missing", []string{"42703"}, nil, nil, verdict{class: sink.Misconfigured, reason: reasonColumnMissing}},
 		{"no privilege", []string{"42501"}, nil, nil, verdict{class: sink.Misconfigured, reason: reasonNoPrivilege}},
 	}

@@ -25,7 +25,7 @@ func (w *Warehouse) NewCommitter() sink.Committer { return &committer{w: w} }
 
 // Commit implements sink.Committer.
 func (c *committer) Commit(ctx context.Context, g *sink.Group) (sink.Result, error) {
-	t := &transaction{w: c.w, group: g, target: targetOf(g.Revision), plan: newPlan(g)}
+	t := &transaction{w: c.w, group: g, target: targetOf(g.Revision.Physical, manifests(g)...), plan: newPlan(g)}
 	if c.conn == nil {
 		conn, err := pgx.ConnectConfig(ctx, c.w.conn)
 		if err != nil {
@@ -82,6 +82,7 @@ type transaction struct {
 	group  *sink.Group
 	target target
 	plan   *plan
+	shape  *shape // of the table, once it is locked
 }
 
 // run is the whole transaction, COMMIT included. Its lock order is that of the
@@ -154,7 +155,13 @@ func (t *transaction) open(ctx context.Context) error {
 		t.queueColumns(b)
 		b.Queue(setCopyLimit, milliseconds(c.CopyTimeout+time.Duration(t.plan.bytes>>20)*time.Second))
 	}
-	return classify("claim", inClaim, t.target, t.conn.SendBatch(ctx, b).Close())
+	if err := t.conn.SendBatch(ctx, b).Close(); err != nil {
+		return classify("claim", inClaim, t.target, err)
+	}
+	if t.shape == nil {
+		return nil
+	}
+	return t.shape.check(t.group.Revision.Physical, manifests(t.group))
 }
 
 // milliseconds writes a duration as PostgreSQL reads one.

@@ -2,8 +2,10 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -13,88 +15,67 @@ import (
 	"tallyman/sink"
 )
 
-const selectColumns = `
-SELECT attname, atttypid, format_type(atttypid, atttypmod), atttypmod, attgenerated <> '' OR attidentity = 'a'
-FROM pg_catalog.pg_attribute
-WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped`
+// manifests returns the manifests that the group's rows are by, each once.
+func manifests(g *sink.Group) []*schema.Manifest {
+	var all []*schema.Manifest
+	for i := range g.Elements {
+		if m := g.ManifestOf(i); !slices.Contains(all, m) {
+			all = append(all, m)
+		}
+	}
+	return all
+}
 
 // queueColumns locks the table against ALTER and compares its columns with the
-// manifest, in the transaction that is about to copy.
+// manifests of the group, in the transaction that is about to copy.
 func (t *transaction) queueColumns(b *pgx.Batch) {
-	name := ddl.PostgresName(t.group.Revision.Physical)
-	b.Queue("LOCK TABLE " + name + " IN ROW EXCLUSIVE MODE")
-	b.Queue(selectColumns, name).Query(func(rows pgx.Rows) error {
-		have := map[string]column{}
-		var (
-			attribute string
-			c         column
-		)
-		_, err := pgx.ForEachRow(rows, []any{&attribute, &c.oid, &c.text, &c.modifier, &c.computed}, func() error {
-			have[attribute] = c
-			return nil
-		})
-		if err != nil {
+	table := t.group.Revision.Physical
+	b.Queue("LOCK TABLE " + ddl.PostgresName(table) + " IN ROW EXCLUSIVE MODE")
+	t.shape = &shape{}
+	t.shape.queue(b, table)
+}
+
+// copyRows copies the tuples of every element that loads, in one COPY for each
+// list of columns.
+func (t *transaction) copyRows(ctx context.Context) error {
+	loads := map[*schema.Manifest][]int{}
+	for _, i := range t.plan.loads {
+		m := t.group.ManifestOf(i)
+		loads[m] = append(loads[m], i)
+	}
+	for _, m := range manifests(t.group) {
+		if len(loads[m]) == 0 {
+			continue
+		}
+		if err := t.copyBy(ctx, m, loads[m]); err != nil {
 			return err
 		}
-		return checkColumns(t.group.Revision, have)
-	})
+	}
+	return nil
 }
 
-// column is a column of the table as the catalog has it.
-type column struct {
-	oid      uint32
-	text     string // the type as PostgreSQL writes it
-	modifier int32  // of the type, such as a length; -1: none
-	computed bool   // generated, or an identity that takes no value
-}
-
-// wanted are the columns that a COPY of the revision fills, in order.
-func wanted(m schema.Manifest) []schema.Column {
-	columns := append([]schema.Column(nil), m.Columns...)
-	if m.BatchID {
-		columns = append(columns, schema.Column{Name: schema.BatchIDColumn, Type: schema.UUID})
-	}
-	return columns
-}
-
-func checkColumns(r sink.Revision, have map[string]column) error {
-	var faults []string
-	for _, w := range wanted(r.Manifest) {
-		c, ok := have[w.Name]
-		want, _ := ddl.Postgres(w.Type)
-		switch {
-		case !ok:
-			faults = append(faults, fmt.Sprintf("column %q is missing", w.Name))
-		case c.oid != want.OID || c.modifier != -1:
-			faults = append(faults, fmt.Sprintf("column %q is %s, the manifest needs %s", w.Name, c.text, want.Name))
-		case c.computed:
-			faults = append(faults, fmt.Sprintf("column %q is generated and takes no value", w.Name))
-		}
-	}
-	if faults == nil {
-		return nil
-	}
-	return &sink.Error{Class: sink.Misconfigured, Reason: reasonColumnMismatch, Err: fmt.Errorf(
-		"table %s does not fit manifest %s: %s", ddl.PostgresName(r.Physical), r.Manifest.Hash(), strings.Join(faults, "; "))}
-}
-
-// copyRows copies the tuples of every element that loads, in one COPY.
-func (t *transaction) copyRows(ctx context.Context) error {
-	if len(t.plan.loads) == 0 {
-		return nil
-	}
+// copyBy copies the elements of one manifest.
+func (t *transaction) copyBy(ctx context.Context, m *schema.Manifest, loads []int) error {
 	var names []string
-	for _, c := range wanted(t.group.Revision.Manifest) {
+	var jsonb []int
+	for i, c := range filled(m) {
 		names = append(names, pgx.Identifier{c.Name}.Sanitize())
+		if c.Type == schema.JSON && t.shape.columns[c.Name].oid == oidJSONB {
+			jsonb = append(jsonb, i)
+		}
 	}
 	statement := fmt.Sprintf("COPY %s (%s) FROM STDIN (FORMAT binary)",
 		ddl.PostgresName(t.group.Revision.Physical), strings.Join(names, ", "))
-	stream := &tuples{parts: make([][]byte, 0, len(t.plan.loads)+2)}
+	stream := &tuples{parts: make([][]byte, 0, len(loads)+2)}
 	stream.parts = append(stream.parts, []byte(copyHeader))
 	var want int64
-	for _, i := range t.plan.loads {
+	for _, i := range loads {
 		e := &t.group.Elements[i]
-		stream.parts = append(stream.parts, e.Tuples)
+		part := e.Tuples
+		if jsonb != nil {
+			part = asJSONB(part, jsonb, e.Batch.Rows)
+		}
+		stream.parts = append(stream.parts, part)
 		want += int64(e.Batch.Rows)
 	}
 	stream.parts = append(stream.parts, []byte(copyTrailer))
@@ -108,6 +89,33 @@ func (t *transaction) copyRows(ctx context.Context) error {
 			ddl.PostgresName(t.group.Revision.Physical), tag.RowsAffected(), want)}
 	}
 	return nil
+}
+
+// jsonbVersion is the byte that comes before the text of a jsonb value in its
+// binary form (jsonb_recv in PostgreSQL's jsonb.c).
+const jsonbVersion = 1
+
+// asJSONB returns walked tuples with the fields of those numbers, which hold the
+// text of JSON, in the binary form of jsonb.
+func asJSONB(tuples []byte, fields []int, rows int) []byte {
+	out := make([]byte, 0, len(tuples)+rows*len(fields))
+	for len(tuples) > 0 {
+		n := int(binary.BigEndian.Uint16(tuples))
+		out, tuples = append(out, tuples[:2]...), tuples[2:]
+		for i := range n {
+			length := int32(binary.BigEndian.Uint32(tuples))
+			end := 4 + max(0, int(length))
+			if length >= 0 && slices.Contains(fields, i) {
+				out = binary.BigEndian.AppendUint32(out, uint32(length)+1)
+				out = append(out, jsonbVersion)
+				out = append(out, tuples[4:end]...)
+			} else {
+				out = append(out, tuples[:end]...)
+			}
+			tuples = tuples[end:]
+		}
+	}
+	return out
 }
 
 // The frame of PostgreSQL's binary COPY format: a signature, no flags, no

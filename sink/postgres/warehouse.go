@@ -16,7 +16,7 @@ import (
 )
 
 // Warehouse is one PostgreSQL database with the schema tallyman. It implements
-// sink.Catalog and sink.Positions and is safe for concurrent use.
+// sink.Catalog, sink.Manifests and sink.Positions and is safe for concurrent use.
 type Warehouse struct {
 	cfg  Config
 	conn *pgx.ConnConfig // how committers connect
@@ -26,6 +26,7 @@ type Warehouse struct {
 var (
 	_ sink.Catalog   = (*Warehouse)(nil)
 	_ sink.Positions = (*Warehouse)(nil)
+	_ sink.Manifests = (*Warehouse)(nil)
 )
 
 // Open reads the configuration and prepares the pool. It does not connect: a
@@ -136,8 +137,11 @@ func (w *Warehouse) ActiveRevisions(ctx context.Context) ([]sink.Revision, error
 // DatasetInfo is a dataset with one of its revisions.
 type DatasetInfo struct {
 	Revision  sink.Revision
-	Hash      string // of the manifest
+	Hash      string // of the manifest that the revision was made from
 	CreatedAt time.Time
+	// Manifests are all that the table takes rows by, each with the columns of the
+	// one before it: the last has every column.
+	Manifests []AppliedManifest
 }
 
 const selectDatasets = `
@@ -153,7 +157,17 @@ func (w *Warehouse) Datasets(ctx context.Context) ([]DatasetInfo, error) {
 		return nil, w.class("read datasets", err)
 	}
 	infos, err := pgx.CollectRows(rows, scanDataset)
-	return infos, w.class("read datasets", err)
+	if err != nil {
+		return nil, w.class("read datasets", err)
+	}
+	all, err := readManifests(ctx, w.pool, "")
+	if err != nil {
+		return nil, w.class("read manifests", err)
+	}
+	for i := range infos {
+		infos[i].Manifests = servedBy(infos[i].Revision, all[infos[i].Revision.Manifest.Dataset.String()])
+	}
+	return infos, nil
 }
 
 func scanDataset(row pgx.CollectableRow) (DatasetInfo, error) {
