@@ -13,8 +13,15 @@ import (
 	"tallyman/source/journal"
 )
 
-// Kafka says which cluster to publish to, and how to connect to it.
+// Kafka says which cluster to publish to, and how to connect to it: Brokers are
+// required; TLS and SASL are nil for brokers that want neither.
 type Kafka = kafkaconn.Config
+
+// KafkaTLS says how connections to Kafka are encrypted, and whom to trust.
+type KafkaTLS = kafkaconn.TLS
+
+// KafkaSASL says as whom to publish. Mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+type KafkaSASL = kafkaconn.SASL
 
 // Config describes a source.
 type Config struct {

@@ -12,12 +12,26 @@ import (
 
 // kafka prepares the connection to the brokers. Nothing is dialled yet.
 func (p *program) kafka(cfg settings.Config) (*kafkaconn.Conn, error) {
-	return kafkaconn.New(kafkaConfig(cfg))
+	conn, err := kafkaconn.New(kafkaConfig(cfg))
+	if err != nil {
+		return nil, settings.Faults{err.Error()} // a file that a setting names, say
+	}
+	return conn, nil
 }
 
-// kafkaConfig says which cluster it is.
+// kafkaConfig says which cluster it is, and how to connect to it.
 func kafkaConfig(cfg settings.Config) kafkaconn.Config {
-	return kafkaconn.Config{Brokers: cfg.KafkaBrokers, Cluster: cfg.KafkaCluster, ClientID: cfg.KafkaClientID}
+	c := kafkaconn.Config{Brokers: cfg.KafkaBrokers, Cluster: cfg.KafkaCluster, ClientID: cfg.KafkaClientID}
+	if cfg.KafkaTLSEnabled {
+		c.TLS = &kafkaconn.TLS{CAFile: cfg.KafkaTLSCAFile, CertFile: cfg.KafkaTLSCertFile, KeyFile: cfg.KafkaTLSKeyFile, ServerName: cfg.KafkaTLSServerName}
+	}
+	if cfg.KafkaSASLMechanism != "" {
+		c.SASL = &kafkaconn.SASL{
+			Mechanism: cfg.KafkaSASLMechanism, User: cfg.KafkaSASLUser, UserFile: cfg.KafkaSASLUserFile,
+			Password: cfg.KafkaSASLPassword, PasswordFile: cfg.KafkaSASLPasswordFile,
+		}
+	}
+	return c
 }
 
 // warehouse prepares the connection to the warehouse. Nothing is dialled yet.

@@ -70,7 +70,7 @@ func settingFlags(cmd *cobra.Command, groups ...string) {
 	}
 	for _, s := range settings.Table() {
 		for _, group := range groups {
-			if s.Group() != group {
+			if s.Group() != group || s.Secret {
 				continue
 			}
 			usage := fmt.Sprintf("%s (`%s`)", strings.ToLower(s.Doc[:1])+strings.TrimSuffix(s.Doc[1:], "."), s.Unit)

@@ -69,7 +69,7 @@ func (c *Conn) APICheck(ctx context.Context) error {
 		err = answer.Error
 	}
 	if err != nil {
-		return fmt.Errorf("ask Kafka (%s) for its API versions: %w", c.addr, reason(ctx, err))
+		return fmt.Errorf("ask Kafka (%s) for its API versions: %w", c.addr, c.reason(ctx, err))
 	}
 	offered := map[int]kafka.ApiVersionsResponseApiKey{}
 	for _, api := range answer.ApiKeys {
@@ -92,10 +92,11 @@ func (c *Conn) APICheck(ctx context.Context) error {
 	return nil
 }
 
-// reason returns the context's own cause where err is only its end.
-func reason(ctx context.Context, err error) error {
+// reason returns the context's own cause where err is only its end, and says
+// what to change where the broker refused this client.
+func (c *Conn) reason(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return err
+	return c.explain(err)
 }

@@ -29,6 +29,10 @@ type Config struct {
 	Cluster string
 	// ClientID is what brokers see in their logs and quotas. Defaults to "tallyman".
 	ClientID string
+	// TLS encrypts connections. Defaults to none: what is sent can be read on the way.
+	TLS *TLS
+	// SASL authenticates connections. Defaults to none.
+	SASL *SASL
 	// DialTimeout bounds the making of a connection. Defaults to 5 s.
 	DialTimeout time.Duration
 	// RequestTimeout bounds each request of Client and of this package's
@@ -50,7 +54,8 @@ type Conn struct {
 	dialer    *kafka.Dialer
 }
 
-// New checks the configuration. It does not connect.
+// New checks the configuration and reads the files that it names. It does not
+// connect. The error has a line for each fault of TLS and SASL.
 func New(c Config) (*Conn, error) {
 	if len(c.Brokers) == 0 {
 		return nil, errors.New("no Kafka brokers are configured")
@@ -63,14 +68,17 @@ func New(c Config) (*Conn, error) {
 	if strings.ContainsAny(c.Cluster, "/ \t\n") {
 		return nil, fmt.Errorf("Kafka cluster name %q: must not contain a slash or white space", c.Cluster)
 	}
+	if err := errors.Join(c.TLS.check(), c.SASL.check()); err != nil {
+		return nil, err
+	}
 	setDefault(&c.Cluster, "default")
 	setDefault(&c.ClientID, "tallyman")
 	setDefault(&c.DialTimeout, 5*time.Second)
 	setDefault(&c.RequestTimeout, 30*time.Second)
 	setDefault(&c.IdleTimeout, 30*time.Second)
 	setDefault(&c.MetadataTTL, 3*time.Second)
-	dial := (&net.Dialer{Timeout: c.DialTimeout}).DialContext
-	return &Conn{
+	dial := (&dialer{net: net.Dialer{Timeout: c.DialTimeout}, tls: c.TLS, sasl: c.SASL}).dial
+	conn := &Conn{
 		config: c,
 		addr:   kafka.TCP(c.Brokers...),
 		transport: &kafka.Transport{
@@ -85,7 +93,11 @@ func New(c Config) (*Conn, error) {
 			DialFunc: dial,
 			Timeout:  c.DialTimeout,
 		},
-	}, nil
+	}
+	if c.SASL != nil {
+		conn.transport.SASL, conn.dialer.SASLMechanism = fresh{c.SASL}, fresh{c.SASL}
+	}
+	return conn, nil
 }
 
 func setDefault[T comparable](field *T, value T) {

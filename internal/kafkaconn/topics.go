@@ -38,7 +38,7 @@ func (c *Conn) Topics(ctx context.Context, names ...string) (map[string]Topic, e
 	defer cancel()
 	answer, err := c.Client().Metadata(ctx, &kafka.MetadataRequest{Topics: names})
 	if err != nil {
-		return nil, fmt.Errorf("list topics: %w", reason(ctx, err))
+		return nil, fmt.Errorf("list topics: %w", c.reason(ctx, err))
 	}
 	topics := map[string]Topic{}
 	for _, t := range answer.Topics {
@@ -100,7 +100,7 @@ func (c *Conn) CreateTopic(ctx context.Context, t NewTopic) error {
 	case errors.Is(err, kafka.TopicAlreadyExists):
 		err = ErrTopicExists
 	default:
-		err = reason(ctx, err)
+		err = c.reason(ctx, err)
 	}
 	return fmt.Errorf("create topic %s: %w", t.Name, err)
 }
@@ -128,7 +128,7 @@ func (c *Conn) TopicConfig(ctx context.Context, topic string) (TopicConfig, erro
 		}},
 	})
 	if err != nil {
-		return TopicConfig{}, fmt.Errorf("ask for the settings of topic %s: %w", topic, reason(ctx, err))
+		return TopicConfig{}, fmt.Errorf("ask for the settings of topic %s: %w", topic, c.reason(ctx, err))
 	}
 	var config TopicConfig
 	for _, resource := range answer.Resources {
@@ -202,7 +202,7 @@ func (c *Conn) offsets(ctx context.Context, topic string, ask func(partition int
 	defer cancel()
 	answer, err := c.Client().ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: requests}})
 	if err != nil {
-		return nil, reason(ctx, err)
+		return nil, c.reason(ctx, err)
 	}
 	offsets := map[int32]int64{}
 	for _, p := range answer.Topics[topic] {

@@ -251,7 +251,8 @@ func (c *Consumer) prepare(ctx context.Context) error {
 	for {
 		err := c.check(ctx)
 		var missing *kafkaconn.MissingAPIError
-		if err == nil || ctx.Err() != nil || errors.As(err, &missing) || errors.Is(err, errUnfit) {
+		var refused *kafkaconn.SecurityError
+		if err == nil || ctx.Err() != nil || errors.As(err, &missing) || errors.As(err, &refused) || errors.Is(err, errUnfit) {
 			c.note(trouble{what: atStart}, nil)
 			return err
 		}

@@ -34,7 +34,8 @@ func (in *Intake) topic(ctx context.Context) topic {
 	case errors.Is(err, kafkaconn.ErrNoTopic):
 		return topic{err: fmt.Errorf("there is no topic %s: make it with tallyman dataset apply MANIFEST", name)}
 	case err != nil:
-		return topic{err: err, away: true}
+		var refused *kafkaconn.SecurityError // stays until somebody mends it
+		return topic{err: err, away: !errors.As(err, &refused)}
 	case strings.Contains(config.CleanupPolicy, "compact"):
 		return topic{err: fmt.Errorf("topic %s is compacted, which drops batches: set its cleanup.policy to delete, or name another topic in the manifest", name)}
 	case config.MaxMessageBytes <= 0:

@@ -51,6 +51,7 @@ func Load(in Input) (Config, error) {
 	for _, s := range Table() {
 		l.set(&cfg, s)
 	}
+	cfg.URLFromFlag = strings.HasPrefix(l.origin["warehouse.url"], "--")
 	if len(l.faults) > 0 {
 		return Config{}, l.faults
 	}
@@ -124,7 +125,9 @@ func (l *loader) readFlags(flags *pflag.FlagSet) {
 	}
 	names := map[string]string{}
 	for _, s := range l.byKey {
-		names[s.Flag()] = s.Key
+		if !s.Secret {
+			names[s.Flag()] = s.Key
+		}
 	}
 	provider := posflag.ProviderWithFlag(flags, ".", nil, func(f *pflag.Flag) (string, any) {
 		key := names[f.Name]

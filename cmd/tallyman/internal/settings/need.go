@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,9 +62,35 @@ func (c *Config) kafkaFaults() Faults {
 			continue
 		}
 		host, _, _ := net.SplitHostPort(broker)
-		if !c.AllowPlaintext && !isLocal(host) {
-			faults = append(faults, fmt.Sprintf("kafka.brokers: %s is another machine and the connection is not encrypted; set allow_plaintext: true if the network may see the data", broker))
+		if !c.AllowPlaintext && !c.KafkaTLSEnabled && !isLocal(host) {
+			faults = append(faults, fmt.Sprintf("kafka.brokers: %s is another machine and the connection is not encrypted; set kafka.tls.enabled: true, or allow_plaintext: true if the network may see the data", broker))
 		}
+	}
+	return append(faults, c.kafkaSecurityFaults()...)
+}
+
+// kafkaSecurityFaults names what is set and would have no effect. The rest is
+// checked where the files are read.
+func (c *Config) kafkaSecurityFaults() Faults {
+	var faults Faults
+	without := func(condition, key, value string) {
+		if value != "" {
+			faults = append(faults, fmt.Sprintf("%s is set, but %s is not", key, condition))
+		}
+	}
+	if !c.KafkaTLSEnabled {
+		const condition = "kafka.tls.enabled: true"
+		without(condition, "kafka.tls.ca_file", c.KafkaTLSCAFile)
+		without(condition, "kafka.tls.cert_file", c.KafkaTLSCertFile)
+		without(condition, "kafka.tls.key_file", c.KafkaTLSKeyFile)
+		without(condition, "kafka.tls.server_name", c.KafkaTLSServerName)
+	}
+	if c.KafkaSASLMechanism == "" {
+		const condition = "kafka.sasl.mechanism"
+		without(condition, "kafka.sasl.user", c.KafkaSASLUser)
+		without(condition, "kafka.sasl.user_file", c.KafkaSASLUserFile)
+		without(condition, "kafka.sasl.password", c.KafkaSASLPassword)
+		without(condition, "kafka.sasl.password_file", c.KafkaSASLPasswordFile)
 	}
 	return faults
 }
@@ -77,6 +104,9 @@ func (c *Config) warehouseFaults() Faults {
 		return Faults{fmt.Sprintf("warehouse.url: %v", err)} // pgconn leaves the password out
 	}
 	var faults Faults
+	if c.URLFromFlag && holdsPassword(c.WarehouseURL) {
+		faults = append(faults, "--warehouse-url: a password on the command line can be read by everybody on this machine; put it in DATABASE_URL, PGPASSWORD or the file that PGPASSFILE names")
+	}
 	if c.WarehouseTarget == "" {
 		faults = append(faults, "warehouse.target: a name is needed; it must equal the one stored in the warehouse")
 	}
@@ -93,6 +123,16 @@ func (c *Config) warehouseFaults() Faults {
 		}
 	}
 	return faults
+}
+
+// holdsPassword says whether a connection string brings a password of its own;
+// pgconn also finds one in the environment.
+func holdsPassword(dsn string) bool {
+	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+		_, inUser := u.User.Password()
+		return inUser || u.Query().Has("password") || u.Query().Has("sslpassword")
+	}
+	return strings.Contains(dsn, "password")
 }
 
 // checkAddress checks "host:port" with a port of at least lowest.

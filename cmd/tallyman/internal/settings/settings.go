@@ -18,6 +18,18 @@ type Config struct {
 	KafkaCluster  string
 	KafkaClientID string
 
+	KafkaTLSEnabled    bool
+	KafkaTLSCAFile     string
+	KafkaTLSCertFile   string
+	KafkaTLSKeyFile    string
+	KafkaTLSServerName string
+
+	KafkaSASLMechanism    string
+	KafkaSASLUser         string
+	KafkaSASLUserFile     string
+	KafkaSASLPassword     string
+	KafkaSASLPasswordFile string
+
 	WarehouseURL    string
 	WarehouseTarget string
 
@@ -42,6 +54,8 @@ type Config struct {
 
 	AllowPlaintext bool
 
+	// URLFromFlag says that the command line holds WarehouseURL.
+	URLFromFlag bool
 	// WarehouseFromPG says that PG* variables describe the warehouse, so that an
 	// empty WarehouseURL is an answer too.
 	WarehouseFromPG bool
@@ -59,6 +73,9 @@ type Setting struct {
 	// Standard are names in the environment that other programs use for the
 	// same thing; TALLYMAN_… comes before them.
 	Standard []string
+	// Secret settings have no flag: every process of a machine can read the
+	// command lines of all others.
+	Secret bool
 
 	bind func(*Config) any // where the value goes
 }

@@ -3,7 +3,7 @@ package settings
 // Table returns every setting, in the order of a reference.
 func Table() []Setting {
 	var all []Setting
-	for _, part := range [][]Setting{kafkaTable(), warehouseTable(), loaderTable(), restTable()} {
+	for _, part := range [][]Setting{kafkaTable(), kafkaSecurityTable(), warehouseTable(), loaderTable(), restTable()} {
 		all = append(all, part...)
 	}
 	return all
@@ -20,6 +20,41 @@ func kafkaTable() []Setting {
 		{Key: "kafka.client_id", Default: "tallyman", Unit: "name",
 			Doc:  "How the brokers' logs and quotas know this program.",
 			bind: func(c *Config) any { return &c.KafkaClientID }},
+	}
+}
+
+func kafkaSecurityTable() []Setting {
+	return []Setting{
+		{Key: "kafka.tls.enabled", Default: "false", Unit: "true or false",
+			Doc:  "Whether connections to the brokers are encrypted. Their certificates are always checked.",
+			bind: func(c *Config) any { return &c.KafkaTLSEnabled }},
+		{Key: "kafka.tls.ca_file", Unit: "PEM file",
+			Doc:  "The authorities that may have signed the brokers' certificates. Empty: the system's.",
+			bind: func(c *Config) any { return &c.KafkaTLSCAFile }},
+		{Key: "kafka.tls.cert_file", Unit: "PEM file",
+			Doc:  "This client's certificate, for brokers that ask for one.",
+			bind: func(c *Config) any { return &c.KafkaTLSCertFile }},
+		{Key: "kafka.tls.key_file", Unit: "PEM file",
+			Doc:  "The key of kafka.tls.cert_file.",
+			bind: func(c *Config) any { return &c.KafkaTLSKeyFile }},
+		{Key: "kafka.tls.server_name", Unit: "host name",
+			Doc:  "What the brokers' certificates must be for. Empty: the host name of each connection.",
+			bind: func(c *Config) any { return &c.KafkaTLSServerName }},
+		{Key: "kafka.sasl.mechanism", Unit: "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+			Doc:  "How this program says who it is. Empty: it doesn't.",
+			bind: func(c *Config) any { return &c.KafkaSASLMechanism }},
+		{Key: "kafka.sasl.user", Unit: "name",
+			Doc:  "The user's name.",
+			bind: func(c *Config) any { return &c.KafkaSASLUser }},
+		{Key: "kafka.sasl.user_file", Unit: "file",
+			Doc:  "A file with the user's name, read for each connection.",
+			bind: func(c *Config) any { return &c.KafkaSASLUserFile }},
+		{Key: "kafka.sasl.password", Unit: "text", Secret: true,
+			Doc:  "The user's password; in the environment rather than in a file that others can read.",
+			bind: func(c *Config) any { return &c.KafkaSASLPassword }},
+		{Key: "kafka.sasl.password_file", Unit: "file",
+			Doc:  "A file with the user's password, read for each connection.",
+			bind: func(c *Config) any { return &c.KafkaSASLPasswordFile }},
 	}
 }
 
