@@ -77,6 +77,13 @@ func (d *dialer) refusal(address, advice string, err error) error {
 	return &SecurityError{Broker: "Kafka broker " + address, Advice: advice, Err: err}
 }
 
+// closed is a guess at why a broker closed a connection. It may just as well be
+// shutting down, so it is waited for. It is no io.EOF, in the place of which
+// kafka-go would put an error of its own.
+func (d *dialer) closed(address, advice string) error {
+	return fmt.Errorf("Kafka broker %s closed the connection %s", address, advice)
+}
+
 // explainTLS says what to change after a failed handshake.
 func (d *dialer) explainTLS(address string, err error) error {
 	var (
@@ -102,7 +109,7 @@ func (d *dialer) explainTLS(address string, err error) error {
 	case errors.As(err, &remote) && remote.Op == "remote error":
 		return d.refusal(address, d.ownCertificate(), err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return d.refusal(address, "it closed the connection during the TLS handshake; does it speak TLS on this port (kafka.tls.enabled)?", err)
+		return d.closed(address, "during the TLS handshake; does it speak TLS on this port (kafka.tls.enabled)?")
 	default:
 		return d.refusal(address, "no TLS connection", err)
 	}
@@ -149,11 +156,11 @@ func (w *watched) Read(b []byte) (int, error) {
 	case d.tls != nil && errors.As(err, &remote) && remote.Op == "remote error":
 		err = d.refusal(w.address, d.ownCertificate(), err)
 	case errors.Is(err, io.EOF) && n == 0 && d.sasl == nil && time.Since(w.since) < newborn:
-		advice := "it closed the connection; if its listener wants a user and a password, set kafka.sasl.mechanism"
+		advice := "at once; if its listener wants a user and a password, set kafka.sasl.mechanism"
 		if d.tls == nil {
-			advice += ", if it speaks TLS, kafka.tls.enabled"
+			advice += "; if it speaks TLS, kafka.tls.enabled"
 		}
-		err = d.refusal(w.address, advice, err)
+		err = d.closed(w.address, advice)
 	}
 	return n, err
 }
@@ -165,7 +172,7 @@ func (c *Conn) explain(err error) error {
 	if s == nil || errors.As(err, &already) {
 		return err
 	}
-	advice := ""
+	var advice string
 	switch {
 	case errors.Is(err, kafka.SASLAuthenticationFailed):
 		advice = "the user or the password is wrong (kafka.sasl.user, kafka.sasl.password, or their files), or the user has no credentials for " + s.Mechanism

@@ -26,6 +26,8 @@ type KafkaConfig struct {
 	// CacheDir keeps the jars. Defaults to the user's cache directory; for
 	// root, one beside the temporary directories.
 	CacheDir string
+	// Listeners are further ways to connect. Defaults to the plain one alone.
+	Listeners []KafkaListener
 	// Progress gets a line when the jars are fetched. Defaults to nowhere.
 	Progress io.Writer
 }
@@ -38,6 +40,7 @@ type Kafka struct {
 	temporary  bool
 	port       int
 	controller int
+	listeners  []openListener
 
 	mu     sync.Mutex
 	server *process // nil before the first start
@@ -76,6 +79,9 @@ func StartKafka(ctx context.Context, c KafkaConfig) (*Kafka, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make directory for Kafka: %w", err)
+	}
+	for _, l := range c.Listeners {
+		k.listeners = append(k.listeners, openListener{KafkaListener: l})
 	}
 	err = k.configure(ctx)
 	if err == nil {
@@ -130,6 +136,11 @@ func (k *Kafka) configure(ctx context.Context) error {
 	if k.port, err = freePort(); err == nil {
 		k.controller, err = freePort()
 	}
+	for i := range k.listeners {
+		if err == nil {
+			k.listeners[i].Port, err = freePort()
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -145,7 +156,7 @@ func (k *Kafka) configure(ctx context.Context) error {
 		return fmt.Errorf("configure Kafka: %w", err)
 	}
 	var text strings.Builder
-	err = properties.Execute(&text, map[string]any{"Port": k.port, "Controller": k.controller, "Data": k.path("data")})
+	err = properties.Execute(&text, map[string]any{"Port": k.port, "Controller": k.controller, "Data": k.path("data"), "Listeners": k.listeners})
 	if err == nil {
 		err = os.WriteFile(k.path("server.properties"), []byte(text.String()), 0o644)
 	}
@@ -157,8 +168,8 @@ func (k *Kafka) configure(ctx context.Context) error {
 	}
 	id, err := k.tool(ctx, "kafka.tools.StorageTool", "random-uuid")
 	if err == nil {
-		_, err = k.tool(ctx, "kafka.tools.StorageTool", "format", "--standalone",
-			"-t", strings.TrimSpace(id), "-c", k.path("server.properties"))
+		_, err = k.tool(ctx, "kafka.tools.StorageTool", append([]string{"format", "--standalone",
+			"-t", strings.TrimSpace(id), "-c", k.path("server.properties")}, k.scram()...)...)
 	}
 	if err != nil {
 		return fmt.Errorf("format Kafka's log directory: %w", err)
