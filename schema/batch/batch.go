@@ -129,9 +129,6 @@ func (b *Batch) dataSchema() string {
 // Key returns the Kafka key: the canonical id.
 func (b *Batch) Key() []byte { return []byte(b.ID.String()) }
 
-// lastRFC3339 is the first instant that RFC 3339 can't write: year 10000.
-var lastRFC3339 = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
-
 // Headers returns the Kafka headers, in a fixed order. ce_time is left out for
 // v8, which has no time, and beyond the year 9999, which RFC 3339 can't write.
 func (b *Batch) Headers() []Header {
@@ -140,8 +137,8 @@ func (b *Batch) Headers() []Header {
 	add(headerSpecVersion, specVersion)
 	add(headerType, typeOfBatch)
 	add(headerID, b.ID.String())
-	if b.ID.Version() == 7 && b.Time.Before(lastRFC3339) {
-		add(headerTime, b.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
+	if layout := timeLayout(b.ID); layout != "" && b.Time.Before(endOfTime()) {
+		add(headerTime, b.Time.UTC().Format(layout))
 	}
 	add(headerSource, b.Source)
 	if b.Incarnation != uuid.Nil {
@@ -159,4 +156,17 @@ func (b *Batch) Headers() []Header {
 		add(headerTraceparent, b.Traceparent)
 	}
 	return hs
+}
+
+// timeLayout returns how ce_time is written: to the precision at which it is
+// read; "" for v8.
+func timeLayout(id uuid.UUID) string {
+	switch precision(id) {
+	case time.Millisecond:
+		return "2006-01-02T15:04:05.000Z"
+	case time.Microsecond:
+		return "2006-01-02T15:04:05.000000Z"
+	default:
+		return ""
+	}
 }

@@ -39,10 +39,15 @@ func batches() *rapid.Generator[*batch.Batch] {
 			Rows:        rapid.IntRange(1, batch.MaxRows).Draw(t, "rows"),
 			Value:       rapid.SliceOfN(rapid.Byte(), 1, 100).Draw(t, "value"),
 		}
-		b.ID[6] = b.ID[6]&0x0f | rapid.SampledFrom([]byte{7 << 4, 8 << 4}).Draw(t, "version")
+		b.ID[6] = b.ID[6]&0x0f | rapid.SampledFrom([]byte{1 << 4, 4 << 4, 6 << 4, 7 << 4, 8 << 4}).Draw(t, "version")
 		b.ID[8] = b.ID[8]&0x3f | 0x80
 		var err error
-		if b.Time, err = batch.TimeOf(b.ID); err != nil {
+		if b.ID.Version() == 4 {
+			b.Time, err = batch.TimeWith(b.ID, time.UnixMicro(rapid.Int64Range(-12219292800_000000, 253402300799_999999).Draw(t, "time")))
+		} else {
+			b.Time, err = batch.TimeOf(b.ID)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		if rapid.Bool().Draw(t, "stream") {

@@ -3,10 +3,13 @@ package batch_test
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -19,7 +22,19 @@ import (
 // mean, for producers in any language to check themselves against.
 type vectors struct {
 	Messages []vector     `json:"messages"`
+	IDs      []idVector   `json:"ids"`
 	FileIDs  []fileVector `json:"file_ids"`
+}
+
+// idVector is a spelling of an id with the time that comes with it, and what
+// they mean: an id and its batch time, or the reason for which they are refused.
+type idVector struct {
+	Name   string       `json:"name"`
+	CeID   string       `json:"ce_id"`
+	CeTime *string      `json:"ce_time"` // nil: there is none
+	ID     uuid.UUID    `json:"id"`
+	Time   time.Time    `json:"batch_time"`
+	Reason batch.Reason `json:"reason"`
 }
 
 type vector struct {
@@ -47,8 +62,8 @@ func readVectors(t testing.TB) vectors {
 	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)
 	}
-	if len(v.Messages) < 3 || len(v.FileIDs) < 3 {
-		t.Fatalf("%d messages and %d file ids", len(v.Messages), len(v.FileIDs))
+	if len(v.Messages) < 6 || len(v.IDs) < 80 || len(v.FileIDs) < 3 {
+		t.Fatalf("%d messages, %d ids and %d file ids", len(v.Messages), len(v.IDs), len(v.FileIDs))
 	}
 	return v
 }
@@ -75,6 +90,40 @@ func TestVectors(t *testing.T) {
 		}
 		if diff := cmp.Diff(headers, b.Headers()); diff != "" {
 			t.Errorf("%s: headers written are others than read:\n%s", v.Name, diff)
+		}
+	}
+}
+
+// Ids of every version, however they are spelled, with times on both sides of
+// every boundary.
+func TestIDVectors(t *testing.T) {
+	t.Parallel()
+	for _, v := range readVectors(t).IDs {
+		b := &batch.Batch{
+			ID: v.ID, Source: "s", Dataset: schema.Dataset{Namespace: "n", Name: "n"},
+			ContentType: batch.NDJSON, Rows: 1, Value: []byte("{}"),
+		}
+		b.Seal()
+		headers := slices.DeleteFunc(b.Headers(), func(h batch.Header) bool { return h.Key == "ce_id" || h.Key == "ce_time" })
+		headers = append(headers, batch.Header{Key: "ce_id", Value: []byte(v.CeID)})
+		if v.CeTime != nil {
+			headers = append(headers, batch.Header{Key: "ce_time", Value: []byte(*v.CeTime)})
+		}
+		got, err := batch.Parse(nil, b.Value, headers)
+		var r *batch.Refusal
+		switch {
+		case v.Reason != "":
+			if !errors.As(err, &r) || r.Reason != v.Reason {
+				t.Errorf("%s: %v, want %s", v.Name, err, v.Reason)
+			}
+		case err != nil:
+			t.Errorf("%s: %v", v.Name, err)
+		case got.ID != v.ID || !got.Time.Equal(v.Time) || got.Time.Location() != time.UTC:
+			t.Errorf("%s: id %s at %s, want %s at %s", v.Name, got.ID, got.Time, v.ID, v.Time)
+		}
+		id, err := batch.ParseID(v.CeID)
+		if refused := v.Reason == batch.BadID || v.Reason == batch.NoID; refused != (err != nil) || v.Reason == "" && id != v.ID {
+			t.Errorf("%s: the id alone is %s, %v", v.Name, id, err)
 		}
 	}
 }

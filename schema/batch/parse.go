@@ -122,11 +122,8 @@ func (p *parser) id() *Refusal {
 		return refuse(BadID, "ce_id %s is not a UUID", quote(s))
 	}
 	p.batch.ID = id
-	var r *Refusal
-	if p.batch.Time, err = TimeOf(id); errors.As(err, &r) {
-		return r
-	}
-	return nil
+	p.batch.Time, _ = TimeOf(id) // v4 has one only once ce_time is read
+	return checkID(id)
 }
 
 // once refuses what makes the identity ambiguous: a header of ours that comes
@@ -156,16 +153,23 @@ func (p *parser) kind() *Refusal {
 
 func (p *parser) time() *Refusal {
 	s, ok := p.values[headerTime]
+	if !ok && p.batch.ID.Version() == 4 {
+		return refuse(BadEnvelope, "header ce_time is missing: id %s is of version 4, which has no time in it", p.batch.ID)
+	}
 	if !ok {
 		return nil
 	}
-	var t time.Time
-	if err := t.UnmarshalText([]byte(s)); err != nil {
+	var told time.Time
+	if err := told.UnmarshalText([]byte(s)); err != nil {
 		return refuse(BadEnvelope, "ce_time %s is not a time of RFC 3339 with a zone", quote(s))
 	}
-	if p.batch.ID.Version() == 7 && !t.Truncate(time.Millisecond).Equal(p.batch.Time) {
-		return refuse(BadEnvelope, "ce_time %s is not the time in the id, %s", quote(s), p.batch.Time.Format(time.RFC3339Nano))
+	at, err := TimeWith(p.batch.ID, told)
+	var r *Refusal
+	if errors.As(err, &r) {
+		r.Detail = "ce_time: " + r.Detail
+		return r
 	}
+	p.batch.Time = at
 	return nil
 }
 
