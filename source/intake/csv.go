@@ -21,20 +21,14 @@ type header struct {
 
 // parseHeader reads the header of a CSV file by a manifest. Every fault of it is told.
 func parseHeader(record []byte, m schema.Manifest) (*header, error) {
-	if len(record) == 0 {
-		return nil, &RowError{Line: 1, Detail: "the file is empty: CSV begins with a header that names the columns"}
-	}
-	r := recordReader{data: record, line: 1}
 	h := &header{width: len(m.Columns)}
+	names, err := fieldNames(record)
+	if err != nil {
+		return nil, err
+	}
 	var faults []string
 	seen := map[string]bool{}
-	for more := true; more; {
-		var field rows.Field
-		var err error
-		if field, more, err = r.field(); err != nil {
-			return nil, err
-		}
-		name := string(field.Value)
+	for _, name := range names {
 		at := slices.IndexFunc(m.Columns, func(c schema.Column) bool { return c.Name == name })
 		switch {
 		case seen[name]:
@@ -54,6 +48,22 @@ func parseHeader(record []byte, m schema.Manifest) (*header, error) {
 		return nil, &RowError{Line: 1, Detail: "header: " + strings.Join(faults, "; ")}
 	}
 	return h, nil
+}
+
+// fieldNames reads a header's fields.
+func fieldNames(record []byte) (names []string, err error) {
+	if len(record) == 0 {
+		return nil, &RowError{Line: 1, Detail: "the file is empty: CSV begins with a header that names the columns"}
+	}
+	r := recordReader{data: record, line: 1}
+	for more := true; more; {
+		var field rows.Field
+		if field, more, err = r.field(); err != nil {
+			return nil, err
+		}
+		names = append(names, string(field.Value))
+	}
+	return names, nil
 }
 
 // rowReader reads the rows of CSV into fields in the manifest's order.

@@ -115,11 +115,16 @@ func (in *input) close() error {
 	return err
 }
 
-// read returns the uncompressed bytes from the start. Whether they are
-// compressed is seen from the first of them: no text begins like that.
-// passed is told how many bytes of the file were read.
+// read returns the uncompressed bytes from the start. passed is told how many
+// bytes of the file were read.
 func (in *input) read(ctx context.Context, passed func(int64)) (io.ReadCloser, error) {
-	raw := bufio.NewReaderSize(&watched{ctx: ctx, in: io.NewSectionReader(in.file, 0, in.size), passed: passed}, 256<<10)
+	return uncompressed(&watched{ctx: ctx, in: io.NewSectionReader(in.file, 0, in.size), passed: passed})
+}
+
+// uncompressed returns the uncompressed bytes of a stream. Whether they are
+// compressed is seen from the first of them: no text begins like that.
+func uncompressed(stream io.Reader) (io.ReadCloser, error) {
+	raw := bufio.NewReaderSize(stream, 256<<10)
 	magic, err := raw.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
