@@ -23,12 +23,13 @@ func newDataset(p *program) *cobra.Command {
 		Use:     "dataset",
 		GroupID: groupSetUp,
 		Short:   "Make datasets, list them, show one",
-		Long:    "Make datasets from manifests, list those of the warehouse, show one.",
-		Example: `  tallyman dataset apply conversions.yaml
+		Long:    "Write manifests for files, make datasets from manifests, list those of the warehouse, show one.",
+		Example: `  tallyman dataset infer monday.csv > conversions.yaml
+  tallyman dataset apply conversions.yaml
   tallyman dataset list
   tallyman dataset show ads/conversions`,
 	}
-	cmd.AddCommand(newDatasetApply(p), newDatasetList(p), newDatasetShow(p))
+	cmd.AddCommand(newDatasetInfer(p), newDatasetApply(p), newDatasetList(p), newDatasetShow(p))
 	return cmd
 }
 
