@@ -19,7 +19,9 @@ import (
 type claim struct {
 	batch   *batch.Batch
 	content batch.Digest
+	size    int64        // bytes of the batch's value
 	element int          // index of the element that the claim is for; -1: of a dead message
+	discard bool         // the claim stays, without rows: somebody gave the batch up
 	ours    bool         // the ledger took it
 	known   batch.Digest // of the content that the id stands for, once that is known
 }
@@ -31,23 +33,35 @@ type plan struct {
 	byID   map[uuid.UUID]*claim
 	bytes  int64       // of all tuples
 	loads  []int       // indexes of the elements that load, once that is known
-	dead   []sink.Dead // what goes to quarantine: the group's, and conflicts
+	dead   []deadBatch // what goes to quarantine: the group's, and conflicts
+}
+
+// deadBatch is a dead message with the digest of its content, which is made
+// once: it may be large.
+type deadBatch struct {
+	*sink.Dead
+	content batch.Digest // zero: not known
 }
 
 // newPlan decides which copy of an id in the group is the one to load: the
 // first, by the order in which the elements come.
 func newPlan(g *sink.Group) *plan {
-	p := &plan{group: g, byID: make(map[uuid.UUID]*claim, len(g.Elements)), dead: slices.Clone(g.Dead)}
+	p := &plan{group: g, byID: make(map[uuid.UUID]*claim, len(g.Elements)), dead: make([]deadBatch, len(g.Dead))}
 	for i := range g.Elements {
 		e := &g.Elements[i]
 		p.bytes += int64(len(e.Tuples))
 		if p.byID[e.Batch.ID] == nil {
-			p.add(&claim{batch: e.Batch, content: e.Content, element: i})
+			p.add(&claim{batch: e.Batch, content: e.Content, size: int64(len(e.Batch.Value)), element: i})
 		}
 	}
 	for i := range g.Dead {
-		if d := &g.Dead[i]; believable(d) && p.byID[d.Batch.ID] == nil {
-			p.add(&claim{batch: d.Batch, content: d.Batch.Content(), element: -1})
+		d := &g.Dead[i]
+		p.dead[i].Dead = d
+		if d.Batch != nil && len(d.Batch.Value) > 0 {
+			p.dead[i].content = d.Batch.Content()
+		}
+		if believable(d) && p.byID[d.Batch.ID] == nil {
+			p.add(&claim{batch: d.Batch, content: p.dead[i].content, size: int64(len(d.Batch.Value)), element: -1})
 		}
 	}
 	slices.SortFunc(p.claims, func(a, b *claim) int {
@@ -105,9 +119,9 @@ const (
 	insertClaims = `
 INSERT INTO tallyman.loaded_elements
        (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest)
-SELECT $1, batch_time, unique_id, 'loaded', incarnation, sequence, row_count, byte_count, digest
-FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[])
-  AS k (batch_time, unique_id, incarnation, sequence, row_count, byte_count, digest)
+SELECT $1, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest
+FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[], $9::text[])
+  AS k (batch_time, unique_id, incarnation, sequence, row_count, byte_count, digest, outcome)
 ORDER BY batch_time, unique_id
 ON CONFLICT DO NOTHING
 RETURNING unique_id`
@@ -133,6 +147,7 @@ func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
 	var (
 		incarnations []pgtype.UUID
 		sequences    []pgtype.Int8
+		outcomes     []string
 		rows, sizes  []int64
 		digests      [][]byte
 	)
@@ -141,10 +156,15 @@ func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
 		stream := c.batch.Incarnation != uuid.Nil
 		incarnations = append(incarnations, pgtype.UUID{Bytes: c.batch.Incarnation, Valid: stream})
 		sequences = append(sequences, pgtype.Int8{Int64: int64(c.batch.Sequence), Valid: stream})
-		rows, sizes = append(rows, int64(c.batch.Rows)), append(sizes, int64(len(c.batch.Value)))
+		rows, sizes = append(rows, int64(c.batch.Rows)), append(sizes, c.size)
 		digests = append(digests, c.content[:])
+		outcome := "loaded"
+		if c.discard {
+			outcome = "discarded"
+		}
+		outcomes = append(outcomes, outcome)
 	}
-	b.Queue(insertClaims, revision, times, unique, incarnations, sequences, rows, sizes, digests).
+	b.Queue(insertClaims, revision, times, unique, incarnations, sequences, rows, sizes, digests, outcomes).
 		Query(func(rows pgx.Rows) error {
 			var id pgtype.UUID
 			_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
@@ -214,16 +234,21 @@ func (p *plan) outcomes() sink.Result {
 			res.Outcomes[i] = sink.Duplicate
 		default:
 			res.Outcomes[i] = sink.Conflict
-			p.dead = append(p.dead, sink.Dead{Message: e.Message, Batch: e.Batch, Reason: batch.IDConflict, Detail: fmt.Sprintf(
-				"id %s stands for the content %s, this copy has %s", e.Batch.ID, c.known, e.Content)})
+			p.dead = append(p.dead, deadBatch{content: e.Content, Dead: &sink.Dead{
+				Message: e.Message, Batch: e.Batch, Reason: batch.IDConflict, Detail: conflict(e.Batch.ID, c.known, e.Content)}})
 		}
 	}
-	p.dead = slices.DeleteFunc(p.dead, func(d sink.Dead) bool {
-		if !believable(&d) || d.Reason == batch.IDConflict {
+	p.dead = slices.DeleteFunc(p.dead, func(d deadBatch) bool {
+		if !believable(d.Dead) || d.Reason == batch.IDConflict {
 			return false
 		}
 		c := p.byID[d.Batch.ID]
-		return c != nil && (c.element >= 0 || !c.ours) && c.known == d.Batch.Content()
+		return c != nil && (c.element >= 0 || !c.ours) && c.known == d.content
 	})
 	return res
+}
+
+// conflict is the detail of an id_conflict.
+func conflict(id uuid.UUID, known, have batch.Digest) string {
+	return fmt.Sprintf("id %s stands for the content %s, this copy has %s", id, known, have)
 }

@@ -83,6 +83,9 @@ type transaction struct {
 	target target
 	plan   *plan
 	shape  *shape // of the table, once it is locked
+	// settle, unless nil, is the last that the transaction does before it
+	// commits: it closes the message in quarantine that it is about.
+	settle func(context.Context) error
 }
 
 // run is the whole transaction, COMMIT included. Its lock order is that of the
@@ -108,6 +111,11 @@ func (t *transaction) run(ctx context.Context, b *blocked) (sink.Result, error) 
 	}
 	if err := t.checkQuarantine(ctx); err != nil {
 		return sink.Result{}, err
+	}
+	if t.settle != nil {
+		if err := t.settle(ctx); err != nil {
+			return sink.Result{}, err
+		}
 	}
 	return res, t.finish(ctx)
 }

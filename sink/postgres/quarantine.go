@@ -82,6 +82,7 @@ func (t *transaction) queueQuarantine(b *pgx.Batch) {
 	var returned, loaded []*claim
 	for _, c := range t.plan.claims {
 		switch {
+		case c.discard: // it stays, and its message is closed by who discards it
 		case c.ours && c.element < 0:
 			returned = append(returned, c)
 		case c.ours:
@@ -102,7 +103,7 @@ func (t *transaction) queueQuarantine(b *pgx.Batch) {
 	}
 	rows := make([]deadRow, len(t.plan.dead))
 	for i := range t.plan.dead {
-		rows[i] = deadRow{dead: &t.plan.dead[i], key: deadKey(&t.plan.dead[i])}
+		rows[i] = deadRow{deadBatch: t.plan.dead[i], key: deadKey(t.plan.dead[i].Dead)}
 	}
 	// Stable: of copies of a message the first one is kept.
 	slices.SortStableFunc(rows, func(a, b deadRow) int { return bytes.Compare(a.key[:], b.key[:]) })
@@ -113,8 +114,8 @@ func (t *transaction) queueQuarantine(b *pgx.Batch) {
 
 // deadRow is a row of quarantine.
 type deadRow struct {
-	dead *sink.Dead
-	key  batch.Digest
+	deadBatch
+	key batch.Digest
 }
 
 // deadKey is the SHA-256 of the headers and the value, each part preceded by
@@ -149,11 +150,29 @@ func kept(payload []byte) []byte {
 }
 
 func (r deadRow) values(revision int64) []any {
-	d := r.dead
+	d := r.Dead
+	var published pgtype.Timestamptz
+	if year := d.Timestamp.Year(); !d.Timestamp.IsZero() && year > -4000 && year < 200_000 {
+		published = pgtype.Timestamptz{Time: d.Timestamp.Truncate(time.Microsecond), Valid: true}
+	}
+	headers := make([][]byte, 0, 2*len(d.Headers))
+	for _, h := range d.Headers {
+		headers = append(headers, []byte(h.Key), h.Value)
+	}
+	sum := sha256.Sum256(d.Value)
+	return append(append([]any{revision, r.key[:]}, r.identity()...),
+		d.Partition.Cluster, d.Partition.Topic, d.Partition.Number, d.Offset, published, string(d.Reason), storable(d.Detail),
+		d.Key, headers, kept(d.Value), int64(len(d.Value)), sum[:], len(d.Value) <= keepWhole,
+	)
+}
+
+// identity returns the columns from unique_id to content: the batch as far as
+// its envelope could be read.
+func (d deadBatch) identity() []any {
 	var (
 		unique, incarnation pgtype.UUID
 		sequence, rows      pgtype.Int8
-		at, published       pgtype.Timestamptz
+		at                  pgtype.Timestamptz
 		source              pgtype.Text
 		content             []byte // nil: not known
 	)
@@ -166,28 +185,18 @@ func (r deadRow) values(revision int64) []any {
 		incarnation = pgtype.UUID{Bytes: b.Incarnation, Valid: stream}
 		sequence = pgtype.Int8{Int64: int64(b.Sequence), Valid: stream}
 		rows = pgtype.Int8{Int64: int64(b.Rows), Valid: b.Rows > 0}
-		source = pgtype.Text{String: storable(b.Source), Valid: b.Source != ""}
-		if len(b.Value) > 0 {
-			digest := b.Content()
-			content = digest[:]
-		}
+		source = optional(b.Source)
 	}
-	if year := d.Timestamp.Year(); !d.Timestamp.IsZero() && year > -4000 && year < 200_000 {
-		published = pgtype.Timestamptz{Time: d.Timestamp.Truncate(time.Microsecond), Valid: true}
+	if d.content != (batch.Digest{}) {
+		content = d.content[:]
 	}
-	headers := make([][]byte, 0, 2*len(d.Headers))
-	for _, h := range d.Headers {
-		headers = append(headers, []byte(h.Key), h.Value)
-	}
-	sum := sha256.Sum256(d.Value)
-	return []any{
-		revision, r.key[:], unique, at, source, incarnation, sequence, rows, content,
-		d.Partition.Cluster, d.Partition.Topic, d.Partition.Number, d.Offset, published, string(d.Reason), storable(d.Detail),
-		d.Key, headers, kept(d.Value), int64(len(d.Value)), sum[:], len(d.Value) <= keepWhole,
-	}
+	return []any{unique, at, source, incarnation, sequence, rows, content}
 }
 
 // storable makes a text of a stranger's bytes that PostgreSQL can keep.
 func storable(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
+
+// optional makes NULL of an empty text.
+func optional(s string) pgtype.Text { return pgtype.Text{String: storable(s), Valid: s != ""} }

@@ -25,6 +25,8 @@ type Warehouse struct {
 	sink.Catalog
 	// NewCommitter returns a committer, which the suite closes.
 	NewCommitter func() sink.Committer
+	// NewQuarantine returns the quarantine for one user at a time.
+	NewQuarantine func() sink.Quarantine
 	// Apply makes a dataset and returns its active revision.
 	Apply func(m schema.Manifest) (sink.Revision, error)
 	// Rows counts the rows that came with a batch.
@@ -104,5 +106,13 @@ func cases() map[string]func(*fixture) {
 		"dead-out-of-window":    deadOutOfWindow,
 		"dead-large":            deadLarge,
 		"dead-odd-text":         deadOddText,
+		"listed":                listed,
+		"redriven":              redriven,
+		"redriven-duplicate":    redrivenDuplicate,
+		"redrive-large":         redriveLarge,
+		"redrive-crossing":      redriveCrossing,
+		"redrive-cancelled":     redriveCancelled,
+		"discarded":             discarded,
+		"ready":                 ready,
 	}
 }
