@@ -20,6 +20,7 @@ import (
 // Warehouse is what a loader needs of one.
 type Warehouse interface {
 	sink.Positions
+	sink.Manifests
 	// Window returns the range of batch times that the ledger takes.
 	Window(ctx context.Context) (sink.Window, error)
 	// NewCommitter returns a committer with a connection of its own.
@@ -96,6 +97,7 @@ func New(c Config) (*Loader, error) {
 	l.handler, err = commit.New(commit.Config{
 		Revision:   c.Revision,
 		Committers: committers,
+		Manifests:  c.Warehouse,
 		// The consumer is built with the handler, and neither calls before Run.
 		Reset:         func(ps []int32) { l.consumer.Reset(ps) },
 		Committed:     func(p int32, next int64) { l.consumer.Committed(p, next) },

@@ -72,6 +72,11 @@ func (m *memory) Move(context.Context, sink.Revision, sink.Move) (sink.Position,
 	return sink.Position{}, errors.New("moved")
 }
 
+// Manifest implements sink.Manifests: there is only the revision's own.
+func (m *memory) Manifest(context.Context, sink.Revision, string) (*schema.Manifest, error) {
+	return nil, nil
+}
+
 // Window implements Warehouse.
 func (m *memory) Window(context.Context) (sink.Window, error) {
 	m.mu.Lock()

@@ -21,6 +21,9 @@ type Config struct {
 	// Committers has one committer for each lane. A lane's share of the
 	// partitions is those whose number leaves its index, divided by the lanes.
 	Committers []sink.Committer
+	// Manifests is asked for a manifest that a batch names and that is not known
+	// yet. Defaults to none: there is only the one of Revision.
+	Manifests sink.Manifests
 	// Reset asks for the positions of partitions to be read again; it must not block.
 	Reset func(partitions []int32)
 	// Committed hears of every position that a transaction moved; it must not block. Defaults to nothing.

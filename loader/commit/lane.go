@@ -25,6 +25,7 @@ type lane struct {
 	queued  int64  // bytes of rows in queue and in flight
 	flying  bool   // a group is being submitted
 	trouble error  // why the group in flight is not committed yet
+	puzzled error  // why it is not known by which manifest a batch is to be read
 	stopped string // the reason for which nothing moves until a person mends it; empty: none
 	changed chan struct{}
 }
@@ -173,6 +174,8 @@ func (l *lane) decode(ctx context.Context) {
 			}
 		}
 		l.handler.decoder.decode(s)
+		l.find(ctx, s)
+		s.measure()
 		l.mu.Lock()
 		if l.stale(s) {
 			s.record.Release()
@@ -309,9 +312,12 @@ func (l *lane) lags(now time.Time) []Lag {
 	return lags
 }
 
-// condition returns why the lane's group in flight does not commit; nil if it does.
+// condition returns why the lane does not go on; nil if it does.
 func (l *lane) condition() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.trouble
+	if l.trouble != nil {
+		return l.trouble
+	}
+	return l.puzzled
 }

@@ -3,6 +3,7 @@ package commit
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"tallyman/loader/consume"
@@ -43,27 +44,59 @@ func (s *step) bury(reason batch.Reason, detail string) {
 	s.element = nil
 }
 
-// decoder checks records and turns them into steps. It is safe for concurrent use.
+// decoder checks records and turns them into steps, by the manifests that it
+// knows. It is safe for concurrent use.
 type decoder struct {
 	dataset schema.Dataset
-	hash    string
-	codec   *rows.Codec
 	skew    time.Duration
 	now     func() time.Time
+
+	mu    sync.RWMutex
+	known map[string]*encoding // by hash; the revision's own manifest also by ""
 }
 
-// newDecoder builds the decoder of a revision.
+// encoding is how rows by a manifest are read.
+type encoding struct {
+	manifest *schema.Manifest
+	codec    *rows.Codec
+}
+
+// newDecoder builds the decoder of a revision. It knows the revision's own manifest.
 func newDecoder(r sink.Revision, skew time.Duration, now func() time.Time) (*decoder, error) {
-	codec, err := rows.NewCodec(r.Manifest)
-	if err != nil {
-		return nil, fmt.Errorf("codec of %s: %w", r.Manifest.Dataset, err)
+	d := &decoder{dataset: r.Manifest.Dataset, skew: skew, now: now, known: map[string]*encoding{}}
+	if err := d.add(&r.Manifest); err != nil {
+		return nil, err
 	}
-	return &decoder{dataset: r.Manifest.Dataset, hash: r.Manifest.Hash(), codec: codec, skew: skew, now: now}, nil
+	d.known[""] = d.known[r.Manifest.Hash()]
+	return d, nil
 }
 
-// decode fills in the step's element or dead and its size.
-func (d *decoder) decode(s *step) {
-	s.element, s.dead = d.judge(&s.record)
+// add makes a manifest known.
+func (d *decoder) add(m *schema.Manifest) error {
+	codec, err := rows.NewCodec(*m)
+	if err != nil {
+		return fmt.Errorf("codec of %s: %w", m.Dataset, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if hash := m.Hash(); d.known[hash] == nil { // one manifest is one pointer: a COPY each
+		d.known[hash] = &encoding{manifest: m, codec: codec}
+	}
+	return nil
+}
+
+// encoding returns how rows by a manifest are read; nil: it is not known.
+func (d *decoder) encoding(hash string) *encoding {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.known[hash]
+}
+
+// decode fills in the step's element or dead.
+func (d *decoder) decode(s *step) { s.element, s.dead = d.judge(&s.record) }
+
+// measure fills in the step's size, which stays what it is once it is queued.
+func (s *step) measure() {
 	s.bytes = int64(len(s.record.Value))
 	if s.element != nil && s.element.Batch.ContentType != batch.Native { // native tuples are the message's own bytes
 		s.bytes += s.rows()
@@ -105,26 +138,28 @@ func (d *decoder) element(m sink.Message) (*sink.Element, error) {
 	if b.Dataset != d.dataset {
 		return nil, refuse(batch.WrongDataset, "a batch of %s on the topic of %s", b.Dataset, d.dataset)
 	}
-	if b.Schema != "" && b.Schema != d.hash {
-		return nil, refuse(batch.NoManifest, "encoded by manifest %s, the warehouse has %s", b.Schema, d.hash)
+	by := d.encoding(b.Schema)
+	if by == nil {
+		return nil, refuse(batch.NoManifest, "encoded by manifest %s, which the table takes no rows by: "+
+			"apply it with tallyman dataset apply, if it only adds nullable columns", b.Schema)
 	}
 	if limit := d.now().Add(d.skew); b.Time.After(limit) {
 		return nil, refuse(batch.FromTheFuture, "batch time %s is after %s, the clock plus the allowed skew of %s",
 			b.Time.Format(time.RFC3339Nano), limit.UTC().Format(time.RFC3339Nano), d.skew)
 	}
-	tuples, err := d.tuples(b)
+	tuples, err := by.tuples(b)
 	if err != nil {
 		return nil, refuse(batch.BadRows, "%v", err)
 	}
-	return &sink.Element{Message: m, Batch: b, Content: b.Content(), Tuples: tuples}, nil
+	return &sink.Element{Message: m, Batch: b, Manifest: by.manifest, Content: b.Content(), Tuples: tuples}, nil
 }
 
 // tuples returns the batch's rows as native tuples, walked.
-func (d *decoder) tuples(b *batch.Batch) ([]byte, error) {
+func (by *encoding) tuples(b *batch.Batch) ([]byte, error) {
 	if b.ContentType == batch.Native {
-		return b.Value, d.codec.Walk(b.Value, b.Rows, b.ID)
+		return b.Value, by.codec.Walk(b.Value, b.Rows, b.ID)
 	}
-	tuples, n, err := d.codec.AppendNDJSON(make([]byte, 0, len(b.Value)), b.ID, b.Value)
+	tuples, n, err := by.codec.AppendNDJSON(make([]byte, 0, len(b.Value)), b.ID, b.Value)
 	if err != nil {
 		return nil, err
 	}

@@ -24,9 +24,13 @@ type attempt struct {
 // newAttempt starts an attempt. Its pauses grow from 50 ms to 5 s, with
 // jitter, so that loaders do not come back from an outage in step.
 func newAttempt(steps []*step) *attempt {
+	return &attempt{steps: steps, backoff: newBackoff()}
+}
+
+func newBackoff() *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = 50*time.Millisecond, 5*time.Second
-	return &attempt{steps: steps, backoff: b}
+	return b
 }
 
 // submit commits the steps, in parts if need be. It returns when all of them
@@ -235,7 +239,8 @@ func (l *lane) halt(ctx context.Context, a *attempt, reason string, err error) {
 	l.wait(ctx, a.steps, l.handler.config.Probe)
 	for _, s := range a.steps {
 		if s.dead != nil { // what refused it, a clock or a constraint, may have been mended too
-			s.element, s.dead = l.handler.decoder.judge(&s.record)
+			l.handler.decoder.decode(s)
+			_ = l.look(ctx, s) // it was asked for before; the next probe asks again
 		}
 	}
 }
