@@ -22,9 +22,14 @@ type claim struct {
 	size    int64        // bytes of the batch's value
 	element int          // index of the element that the claim is for; -1: of a dead message
 	discard bool         // the claim stays, without rows: somebody gave the batch up
+	newV4   bool         // the id is of version 4, and its time was not known before
 	ours    bool         // the ledger took it
 	known   batch.Digest // of the content that the id stands for, once that is known
+	at      time.Time    // that the id stands for: the batch's, unless a v4 id came with another one before
 }
+
+// v4 says that the id has no time of its own.
+func (c *claim) v4() bool { return c.batch.ID.Version() == 4 }
 
 // plan is what a group asks for, before anything is asked.
 type plan struct {
@@ -74,8 +79,14 @@ func newPlan(g *sink.Group) *plan {
 }
 
 func (p *plan) add(c *claim) {
+	c.at = c.batch.Time
 	p.byID[c.batch.ID] = c
 	p.claims = append(p.claims, c)
+}
+
+// v4Claims returns the claims of v4 ids among some.
+func v4Claims(claims []*claim) []*claim {
+	return slices.DeleteFunc(slices.Clone(claims), func(c *claim) bool { return !c.v4() })
 }
 
 // believable says that a dead message is the batch that it claims to be, so
@@ -114,17 +125,31 @@ func (t *transaction) placeDead(ctx context.Context) error {
 }
 
 const (
+	insertV4IDs = `
+INSERT INTO tallyman.v4_ids (revision_id, unique_id, batch_time)
+SELECT $1, unique_id, batch_time
+FROM unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
+ORDER BY unique_id
+ON CONFLICT (revision_id, unique_id) DO NOTHING
+RETURNING unique_id`
+
 	// No conflict target: the ledger has one key, and this is the statement that
-	// must go on to run, and to double rows, when a test has dropped it.
+	// must go on to run, and to double rows, when a test has dropped it. A v4 id is
+	// asked for only with the time that it first came with.
 	insertClaims = `
 INSERT INTO tallyman.loaded_elements
        (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest)
 SELECT $1, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest
-FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bytea[], $9::text[])
-  AS k (batch_time, unique_id, incarnation, sequence, row_count, byte_count, digest, outcome)
+FROM unnest($2::timestamptz[], $3::uuid[], $4::boolean[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::text[])
+  AS k (batch_time, unique_id, v4, incarnation, sequence, row_count, byte_count, digest, outcome)
+WHERE NOT v4 OR batch_time = (
+    SELECT v.batch_time FROM tallyman.v4_ids v WHERE (v.revision_id, v.unique_id) = ($1, k.unique_id))
 ORDER BY batch_time, unique_id
 ON CONFLICT DO NOTHING
 RETURNING unique_id`
+
+	selectV4Times = `
+SELECT unique_id, batch_time FROM tallyman.v4_ids WHERE revision_id = $1 AND unique_id = ANY ($2::uuid[])`
 
 	selectDigests = `
 SELECT l.unique_id, l.digest
@@ -135,16 +160,22 @@ JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = 
 // ids returns the parts of the ledger's key of some claims, as arrays.
 func ids(claims []*claim) (times []time.Time, unique []pgtype.UUID) {
 	for _, c := range claims {
-		times = append(times, c.batch.Time)
+		times = append(times, c.at)
 		unique = append(unique, pgtype.UUID{Bytes: c.batch.ID, Valid: true})
 	}
 	return times, unique
 }
 
 // queueClaims asks for all ids in one statement, in key order. An id that an
-// open transaction holds is waited for.
+// open transaction holds is waited for. The times of v4 ids are settled first,
+// in a statement of their own, so that the next one sees them all.
 func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
+	if v4 := v4Claims(p.claims); len(v4) > 0 {
+		times, unique := ids(v4)
+		b.Queue(insertV4IDs, revision, times, unique).Query(p.each(func(c *claim) { c.newV4 = true }))
+	}
 	var (
+		v4           []bool
 		incarnations []pgtype.UUID
 		sequences    []pgtype.Int8
 		outcomes     []string
@@ -154,6 +185,7 @@ func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
 	times, unique := ids(p.claims)
 	for _, c := range p.claims {
 		stream := c.batch.Incarnation != uuid.Nil
+		v4 = append(v4, c.v4())
 		incarnations = append(incarnations, pgtype.UUID{Bytes: c.batch.Incarnation, Valid: stream})
 		sequences = append(sequences, pgtype.Int8{Int64: int64(c.batch.Sequence), Valid: stream})
 		rows, sizes = append(rows, int64(c.batch.Rows)), append(sizes, c.size)
@@ -164,16 +196,20 @@ func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
 		}
 		outcomes = append(outcomes, outcome)
 	}
-	b.Queue(insertClaims, revision, times, unique, incarnations, sequences, rows, sizes, digests, outcomes).
-		Query(func(rows pgx.Rows) error {
-			var id pgtype.UUID
-			_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
-				c := p.byID[id.Bytes]
-				c.ours, c.known = true, c.content
-				return nil
-			})
-			return err
+	b.Queue(insertClaims, revision, times, unique, v4, incarnations, sequences, rows, sizes, digests, outcomes).
+		Query(p.each(func(c *claim) { c.ours, c.known = true, c.content }))
+}
+
+// each returns a reader of ids that does something to the claim of each.
+func (p *plan) each(do func(*claim)) func(pgx.Rows) error {
+	return func(rows pgx.Rows) error {
+		var id pgtype.UUID
+		_, err := pgx.ForEachRow(rows, []any{&id}, func() error {
+			do(p.byID[id.Bytes])
+			return nil
 		})
+		return err
+	}
 }
 
 // resolve finds out what the ids stand for that the ledger had already, and
@@ -194,29 +230,54 @@ func (t *transaction) resolve(ctx context.Context) (sink.Result, error) {
 }
 
 func (t *transaction) lookUp(ctx context.Context, had []*claim) error {
+	if err := t.lookUpTimes(ctx, v4Claims(had)); err != nil {
+		return err
+	}
 	times, unique := ids(had)
 	rows, err := t.conn.Query(ctx, selectDigests, t.group.Revision.ID, times, unique)
 	if err != nil {
 		return classify("look up ids", inClaim, t.target, err)
 	}
-	found := 0
 	var (
 		id     pgtype.UUID
 		digest []byte
 	)
 	_, err = pgx.ForEachRow(rows, []any{&id, &digest}, func() error {
 		t.plan.byID[id.Bytes].known = batch.Digest(digest)
-		found++
 		return nil
 	})
 	if err != nil {
 		return classify("look up ids", inClaim, t.target, err)
 	}
-	if found != len(had) {
-		return &sink.Error{Class: sink.Retryable, Reason: reasonUnexpected, Err: fmt.Errorf(
-			"look up ids: the ledger refused %d ids and has %d of them", len(had), found)}
+	for _, c := range had {
+		// What a v4 id stood for at its own time may be forgotten; that it was another time is enough.
+		if c.known == (batch.Digest{}) && c.at.Equal(c.batch.Time) {
+			return &sink.Error{Class: sink.Retryable, Reason: reasonUnexpected, Err: fmt.Errorf(
+				"look up ids: the ledger refused %s at %s and does not have it", c.batch.ID, c.at.Format(time.RFC3339Nano))}
+		}
 	}
 	return nil
+}
+
+// lookUpTimes finds out which times v4 ids stand for.
+func (t *transaction) lookUpTimes(ctx context.Context, v4 []*claim) error {
+	if len(v4) == 0 {
+		return nil
+	}
+	_, unique := ids(v4)
+	rows, err := t.conn.Query(ctx, selectV4Times, t.group.Revision.ID, unique)
+	if err != nil {
+		return classify("look up the times of v4 ids", inClaim, t.target, err)
+	}
+	var (
+		id pgtype.UUID
+		at time.Time
+	)
+	_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error {
+		t.plan.byID[id.Bytes].at = at.UTC()
+		return nil
+	})
+	return classify("look up the times of v4 ids", inClaim, t.target, err)
 }
 
 // outcomes decides about every element, and drops dead messages whose very
@@ -230,12 +291,15 @@ func (p *plan) outcomes() sink.Result {
 		case c.ours && c.element == i:
 			res.Outcomes[i] = sink.Loaded
 			p.loads = append(p.loads, i)
+		case !e.Batch.Time.Equal(c.at):
+			res.Outcomes[i] = sink.Conflict
+			p.conflict(e, fmt.Sprintf("id %s stands for the batch time %s, this copy has %s",
+				e.Batch.ID, c.at.Format(time.RFC3339Nano), e.Batch.Time.Format(time.RFC3339Nano)))
 		case e.Content == c.known:
 			res.Outcomes[i] = sink.Duplicate
 		default:
 			res.Outcomes[i] = sink.Conflict
-			p.dead = append(p.dead, deadBatch{content: e.Content, Dead: &sink.Dead{
-				Message: e.Message, Batch: e.Batch, Reason: batch.IDConflict, Detail: conflict(e.Batch.ID, c.known, e.Content)}})
+			p.conflict(e, fmt.Sprintf("id %s stands for the content %s, this copy has %s", e.Batch.ID, c.known, e.Content))
 		}
 	}
 	p.dead = slices.DeleteFunc(p.dead, func(d deadBatch) bool {
@@ -248,7 +312,8 @@ func (p *plan) outcomes() sink.Result {
 	return res
 }
 
-// conflict is the detail of an id_conflict.
-func conflict(id uuid.UUID, known, have batch.Digest) string {
-	return fmt.Sprintf("id %s stands for the content %s, this copy has %s", id, known, have)
+// conflict sends an element to quarantine whose id stands for something else.
+func (p *plan) conflict(e *sink.Element, detail string) {
+	p.dead = append(p.dead, deadBatch{content: e.Content, Dead: &sink.Dead{
+		Message: e.Message, Batch: e.Batch, Reason: batch.IDConflict, Detail: detail}})
 }

@@ -7,7 +7,7 @@
 // loads the rows. Its locks are always taken in the same order, and within a
 // class in key order, so two committers never wait for each other in a circle:
 //
-//		positions => ledger => table => quarantine
+//		positions => v4 ids => ledger => table => quarantine
 //
 //	 1. Positions are locked with SELECT … ORDER BY key FOR NO KEY UPDATE and
 //	    moved by compare-and-set on (era, next_offset). A miss is Fenced: the
@@ -15,7 +15,9 @@
 //	 2. Ids are claimed with one INSERT … ON CONFLICT DO NOTHING RETURNING. An id
 //	    that an open transaction holds is waited for, which is why an unknown
 //	    outcome is submitted again and never looked up: a SELECT would say
-//	    "absent" while the old transaction still lives.
+//	    "absent" while the old transaction still lives. The ledger's key has the
+//	    batch time in it; a v4 id has none, so before that it is claimed in v4_ids,
+//	    and from the ledger only with the time that stands there.
 //	 3. The table is locked against ALTER and its columns are compared with the
 //	    manifest, because binary COPY takes eight bytes of bigint into a double
 //	    without a word. The outcomes are known now, and Group.Admit is asked. Then

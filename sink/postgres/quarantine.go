@@ -34,6 +34,8 @@ DELETE FROM tallyman.loaded_elements l
 USING unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
 WHERE (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)`
 
+	deleteV4IDs = `DELETE FROM tallyman.v4_ids WHERE revision_id = $1 AND unique_id = ANY ($2::uuid[])`
+
 	closeQuarantine = `
 UPDATE tallyman.quarantine q SET state = 'redriven', closed_at = now()
 FROM unnest($2::uuid[], $3::bytea[]) AS l (unique_id, content)
@@ -79,8 +81,11 @@ func (t *transaction) checkQuarantine(ctx context.Context) error {
 // their open rows, dead messages get rows, in the order of the table's key.
 func (t *transaction) queueQuarantine(b *pgx.Batch) {
 	revision := t.group.Revision.ID
-	var returned, loaded []*claim
+	var returned, loaded, newV4 []*claim
 	for _, c := range t.plan.claims {
+		if c.newV4 && c.element < 0 {
+			newV4 = append(newV4, c)
+		}
 		switch {
 		case c.discard: // it stays, and its message is closed by who discards it
 		case c.ours && c.element < 0:
@@ -92,6 +97,10 @@ func (t *transaction) queueQuarantine(b *pgx.Batch) {
 	if len(returned) > 0 {
 		times, unique := ids(returned)
 		b.Queue(deleteClaims, revision, times, unique)
+	}
+	if len(newV4) > 0 {
+		_, unique := ids(newV4)
+		b.Queue(deleteV4IDs, revision, unique)
 	}
 	if len(loaded) > 0 {
 		_, unique := ids(loaded)

@@ -90,13 +90,10 @@ func (k *keptBatch) refused(detail string) sink.RedriveResult {
 	return sink.RedriveResult{Refusal: &batch.Refusal{Reason: k.Reason, Detail: detail}}
 }
 
-// conflictError says that an id stands for other content in the ledger.
-type conflictError struct {
-	id          uuid.UUID
-	known, have batch.Digest
-}
+// conflictError says what else an id stands for in the ledger.
+type conflictError struct{ detail string }
 
-func (e *conflictError) Error() string { return conflict(e.id, e.known, e.have) }
+func (e *conflictError) Error() string { return e.detail }
 
 // submit commits one element as a group that moves no position. Its message in
 // quarantine is closed last; if somebody gave it up meanwhile, nothing loads.
@@ -106,7 +103,7 @@ func (q *quarantine) submit(ctx context.Context, r sink.Revision, key sink.KeptK
 	outcome := sink.Loaded
 	g.Admit = func(res sink.Result) error {
 		if outcome = res.Outcomes[0]; outcome == sink.Conflict {
-			return &conflictError{e.Batch.ID, t.plan.byID[e.Batch.ID].known, e.Content}
+			return &conflictError{t.plan.dead[len(t.plan.dead)-1].Detail}
 		}
 		return nil
 	}

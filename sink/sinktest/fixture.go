@@ -99,9 +99,19 @@ func (f *fixture) message(b *batch.Batch, partition int32, offset int64) sink.Me
 // element returns a batch of one row for each number, at an offset.
 func (f *fixture) element(id uuid.UUID, partition int32, offset int64, numbers ...int64) sink.Element {
 	f.Helper()
+	at, err := batch.TimeOf(id)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return f.elementAt(at, id, partition, offset, numbers...)
+}
+
+// elementAt is element with the time that comes with the id, which v4 needs.
+func (f *fixture) elementAt(at time.Time, id uuid.UUID, partition int32, offset int64, numbers ...int64) sink.Element {
+	f.Helper()
 	b := &batch.Batch{ID: id, Source: "suite", Dataset: f.revision.Manifest.Dataset, ContentType: batch.Native, Rows: len(numbers)}
 	var err error
-	if b.Time, err = batch.TimeOf(id); err != nil {
+	if b.Time, err = batch.TimeWith(id, at); err != nil {
 		f.Fatal(err)
 	}
 	for _, n := range numbers {
