@@ -194,7 +194,11 @@ func (s *Source) cut() {
 	s.usual = len(b.value) + len(b.value)/8
 	s.writing++
 	s.tasks.Go(func() {
-		b.err = s.accept(b.id, b.value, b.rows)
+		at, err := batch.TimeOf(b.id)
+		if err == nil {
+			err = s.accept(b.id, at, b.value, b.rows)
+		}
+		b.err = err
 		close(b.done)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -204,11 +208,7 @@ func (s *Source) cut() {
 }
 
 // accept makes a batch durable and hands it to the publisher.
-func (s *Source) accept(id uuid.UUID, value []byte, count int) error {
-	at, err := batch.TimeOf(id)
-	if err != nil {
-		return err
-	}
+func (s *Source) accept(id uuid.UUID, at time.Time, value []byte, count int) error {
 	b := &batch.Batch{
 		ID: id, Time: at, Dataset: s.cfg.Manifest.Dataset, Schema: s.hash,
 		ContentType: batch.Native, Rows: count, Value: value,
@@ -224,25 +224,43 @@ func (s *Source) accept(id uuid.UUID, value []byte, count int) error {
 	return nil
 }
 
-// AppendBatch adds one batch under the caller's id, of version 7 or 8, and
-// returns once it is durable. The same id with the same rows again is answered
-// as the first time; with other rows it is [ErrIDConflict]. A batch over the
-// topic's message limit is [ErrTooLarge].
+// AppendBatch adds one batch under the caller's id, of version 1, 6, 7 or 8,
+// and returns once it is durable. The same id with the same rows again is
+// answered as the first time; with other rows it is [ErrIDConflict]. A batch
+// over the topic's message limit is [ErrTooLarge].
 //
 // The package documentation lists the errors.
 func (s *Source) AppendBatch(ctx context.Context, id uuid.UUID, rows [][]any) error {
-	err := s.appendBatch(ctx, id, rows)
+	at, err := batch.TimeOf(id)
+	if err == nil {
+		err = s.appendBatch(ctx, id, at, rows)
+	}
+	return s.ofBatch(id, err)
+}
+
+// AppendBatchAt is AppendBatch with the batch time, which an id of version 4
+// needs: it has none of its own, so whoever made the id keeps a time beside it.
+// The time is cut to the microsecond; with another one the same id is
+// [ErrIDConflict]. With an id of another version the time must be the one in
+// the id.
+func (s *Source) AppendBatchAt(ctx context.Context, id uuid.UUID, at time.Time, rows [][]any) error {
+	at, err := batch.TimeWith(id, at)
+	if err == nil {
+		err = s.appendBatch(ctx, id, at, rows)
+	}
+	return s.ofBatch(id, err)
+}
+
+// ofBatch adds to an error which batch it is about.
+func (s *Source) ofBatch(id uuid.UUID, err error) error {
 	if err != nil {
 		return fmt.Errorf("append batch %s to %s: %w", id, s.cfg.Manifest.Dataset, err)
 	}
 	return nil
 }
 
-func (s *Source) appendBatch(ctx context.Context, id uuid.UUID, rows [][]any) error {
+func (s *Source) appendBatch(ctx context.Context, id uuid.UUID, at time.Time, rows [][]any) error {
 	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if _, err := batch.TimeOf(id); err != nil {
 		return err
 	}
 	if len(rows) == 0 {
@@ -263,5 +281,5 @@ func (s *Source) appendBatch(ctx context.Context, id uuid.UUID, rows [][]any) er
 	s.tasks.Add(1)
 	s.mu.Unlock()
 	defer s.tasks.Done()
-	return s.accept(id, e.value, len(rows))
+	return s.accept(id, at, e.value, len(rows))
 }

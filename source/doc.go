@@ -2,8 +2,8 @@
 // disk and publishes them to Kafka.
 //
 // A [Source] carries one dataset. [Source.Append] cuts rows into batches,
-// [Source.AppendBatch] takes one batch under an id of the caller's choice. Both
-// return once the batch, with its id and its place in the stream, is in the
+// [Source.AppendBatch] takes one batch under an id of the caller's choice, and
+// [Source.AppendBatchAt] under one of version 4 with its time. All return once the batch, with its id and its place in the stream, is in the
 // journal and fsynced; publishing goes on in the background, and what a crash
 // or a missing Kafka leaves unpublished is published after the next Open.
 //

@@ -45,6 +45,45 @@ func TestOneIDHasOneContent(t *testing.T) {
 	}
 }
 
+// Ids of every version, appended, repeated, and repeated after the next opening.
+func TestIDsOfEveryVersion(t *testing.T) {
+	t.Parallel()
+	r := newRig(t).topic(nil)
+	s := r.open(nil)
+	now := time.Now().Truncate(time.Microsecond).UTC()
+	v1, v4 := uuid.Must(uuid.NewUUID()), uuid.New()
+	v8 := batch.FileID(r.manifest.Dataset, "csv", batch.Digest{}, 0, "")
+	v6 := uuid.MustParse("1ec9414c-232a-6b00-b3c8-9f6bdeced846")
+	timed := []uuid.UUID{v1, v6, batch.NewID(), v8}
+	all := orders(1, "")
+	for range 2 {
+		for _, id := range timed {
+			noError(t, s.AppendBatch(t.Context(), id, all))
+			at, err := batch.TimeOf(id)
+			noError(t, errors.Join(err, s.AppendBatchAt(t.Context(), id, at, all)))
+		}
+		noError(t, s.AppendBatchAt(t.Context(), v4, now, all))
+		noError(t, s.AppendBatchAt(t.Context(), v4, now.Add(time.Microsecond-1), all))
+		if err := s.AppendBatchAt(t.Context(), v4, now.Add(time.Microsecond), all); !errors.Is(err, ErrIDConflict) {
+			t.Errorf("version 4 at another time: %v, want a conflict", err)
+		}
+		var refusal *batch.Refusal
+		if err := s.AppendBatchAt(t.Context(), v1, now.Add(time.Hour), all); !errors.As(err, &refusal) || refusal.Reason != batch.BadEnvelope {
+			t.Errorf("version 1 at another time: %v, want a refusal", err)
+		}
+		r.flush(s)
+		noError(t, s.Close())
+		s = r.open(nil)
+	}
+	at := map[uuid.UUID]time.Time{}
+	for _, b := range r.read() {
+		at[b.ID] = b.Time
+	}
+	if len(at) != 5 || len(r.read()) != 5 || !at[v4].Equal(now) || !at[v6].Equal(time.Date(2022, 2, 22, 19, 22, 22, 0, time.UTC)) {
+		t.Errorf("published: %v", at)
+	}
+}
+
 func TestRefusesWhatCanNotBeABatch(t *testing.T) {
 	t.Parallel()
 	s := newRig(t).topic(nil).open(nil)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -107,7 +108,8 @@ func (j *Journal) encode(key Key, topic string, b *batch.Batch, headers []batch.
 	return write, err
 }
 
-// find looks b's id up. The same content is a duplicate, other content an error.
+// find looks b's id up. The same content is a duplicate, other content an
+// error, and so is another time, which only a v4 id can come with.
 func (j *Journal) find(b *batch.Batch) (Key, bool, error) {
 	value, closer, err := j.db.Get(idKey(b.Dataset, b.ID))
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -126,6 +128,9 @@ func (j *Journal) find(b *batch.Batch) (Key, bool, error) {
 	}
 	if first.Batch.Content() != b.Content() {
 		return Key{}, false, fmt.Errorf("%w, in batch %s", ErrIDConflict, key)
+	}
+	if at := first.Batch.Time; !at.Equal(b.Time) {
+		return Key{}, false, fmt.Errorf("%w: batch %s has it with the time %s", ErrIDConflict, key, at.Format(time.RFC3339Nano))
 	}
 	return key, true, nil
 }
