@@ -43,7 +43,7 @@ func TestBadInput(t *testing.T) {
 	s := newBadSite(t, nil)
 	input := s.stream(everyType("bad/input"), lines(`{"k":"good"}`))
 	values := s.stream(everyType("bad/values"), native("good", nil, nil, nil, nil, nil, nil, nil))
-	for _, cases := range [][]badCase{identities(), envelopes(), tuples(), texts(), numbers(), times(), documents()} {
+	for _, cases := range [][]badCase{identities(), versions(), envelopes(), tuples(), texts(), numbers(), times(), documents()} {
 		input.produceCases(cases)
 	}
 	values.produceCases(refusedValues())
@@ -102,8 +102,8 @@ func identities() []badCase {
 		{"an id in brackets", bad(batch.BadID, "is not a UUID", spelled(func(s string) string { return "[" + s + "]" }))},
 		{"the nil UUID", bad(batch.BadID, "the nil UUID", edit(func(b *batch.Batch) { b.ID = uuid.Nil }))},
 		{"the max UUID", bad(batch.BadID, "the max UUID", edit(func(b *batch.Batch) { b.ID = uuid.Max }))},
-		{"v4", bad(batch.BadID, "of version 4", ofVersion(4))},
-		{"v1", bad(batch.BadID, "of version 1", ofVersion(1))},
+		{"v2", bad(batch.BadID, "of version 2", ofVersion(2))},
+		{"v5", bad(batch.BadID, "of version 5", ofVersion(5))},
 		{"another variant", bad(batch.BadID, "not of the variant of RFC 9562", edit(func(b *batch.Batch) { b.ID[8] = 0xc0 }))},
 		{"v8", good("k", "good", ofVersion(8))},
 		{"two ids", bad(batch.BadEnvelope, "header ce_id comes more than once", message(func(r *kgo.Record) {
@@ -131,6 +131,59 @@ func identities() []badCase {
 		{"half an hour ahead", good("k", "good", at(time.Now().Add(30*time.Minute)))},
 		{"the year 1970", good("k", "good", at(time.UnixMilli(0).UTC()))},
 	}
+}
+
+// gregorian gives the batch an id of version 1 or 6, of a time.
+func gregorian(version int, when time.Time) change {
+	return edit(func(b *batch.Batch) {
+		b.Time = when.UTC().Truncate(time.Microsecond)
+		units := uint64(b.Time.UnixMicro()-time.Date(1582, 10, 15, 0, 0, 0, 0, time.UTC).UnixMicro())*10 + 7
+		head := units>>12<<16 | 6<<12 | units&0xfff
+		if version == 1 {
+			head = units<<32 | units>>32&0xffff<<16 | 1<<12 | units>>48
+		}
+		binary.BigEndian.PutUint64(b.ID[:8], head)
+	})
+}
+
+// random gives the batch an id of version 4 that comes with a time.
+func random(when time.Time) change {
+	return edit(func(b *batch.Batch) {
+		b.ID[6] = b.ID[6]&0x0f | 4<<4
+		b.Time = when.UTC().Truncate(time.Microsecond)
+	})
+}
+
+// versions are ids that come from elsewhere: good ones, and what can be wrong
+// with their times.
+func versions() []badCase {
+	now := time.Now()
+	future := bad(batch.FromTheFuture, "plus the allowed skew of 1h0m0s")[0].want
+	var cases []badCase
+	for _, v := range []int{1, 6} {
+		is, again := gregorian(v, now), func(s string) string { return "urn:uuid:" + strings.ToUpper(s) }
+		cases = append(cases, []badCase{
+			{fmt.Sprintf("v%d", v), []send{good("k", "good", is)[0], duplicate(is), duplicate(is, spelled(again)), duplicate(is, without("ce_time")),
+				bad(batch.IDConflict, "stands for the content", is, lines(`{"k":"other content"}`))[0]}},
+			{fmt.Sprintf("v%d of 1582", v), good("k", "good", gregorian(v, time.Date(1582, 10, 15, 0, 0, 0, 0, time.UTC)))},
+			{fmt.Sprintf("v%d half an hour ahead", v), good("k", "good", gregorian(v, now.Add(30*time.Minute)))},
+			{fmt.Sprintf("v%d two hours ahead", v), []send{{future, []change{gregorian(v, now.Add(2*time.Hour))}}}},
+			{fmt.Sprintf("v%d of the year 5236", v), []send{{future, []change{gregorian(v, time.Date(5236, 1, 1, 0, 0, 0, 0, time.UTC))}}}},
+			{fmt.Sprintf("v%d at another time", v), bad(batch.BadEnvelope, "is not the time in the id", is, says("ce_time", now.Add(time.Microsecond).Format(time.RFC3339Nano)))},
+		}...)
+	}
+	is, moved := random(now), random(now.Add(-time.Hour))
+	return append(cases, []badCase{
+		{"v4", []send{good("k", "good", is)[0], duplicate(is), duplicate(is, spelled(strings.ToUpper)),
+			bad(batch.IDConflict, "stands for the batch time", moved)[0], bad(batch.IDConflict, "stands for the content", is, lines(`{"k":"other content"}`))[0],
+			duplicate(is, says("ce_time", now.In(time.FixedZone("", -5*60*60)).Format("2006-01-02T15:04:05.000000000Z07:00")))}},
+		{"v4 without a time", []send{bad(batch.BadEnvelope, "header ce_time is missing", is, without("ce_time"))[0], good("k", "good", is)[0]}},
+		{"v4 of no time", bad(batch.BadEnvelope, `ce_time "yesterday" is not a time of RFC 3339`, is, says("ce_time", "yesterday"))},
+		{"v4 of 1582", good("k", "good", random(time.Date(1582, 10, 15, 0, 0, 0, 0, time.UTC)))},
+		{"v4 before 1582", bad(batch.BadEnvelope, "is not from 1582-10-15", is, says("ce_time", "0001-01-01T00:00:00Z"))},
+		{"v4 after 9999", bad(batch.BadEnvelope, "is not from 1582-10-15", is, says("ce_time", "9999-12-31T23:59:59-01:00"))},
+		{"v4 two hours ahead", []send{{future, []change{random(now.Add(2 * time.Hour))}}}},
+	}...)
 }
 
 func envelopes() []badCase {
