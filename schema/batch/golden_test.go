@@ -68,27 +68,36 @@ func readVectors(t testing.TB) vectors {
 	return v
 }
 
+func (v *vector) headers() (headers []batch.Header) {
+	for _, h := range v.Headers {
+		headers = append(headers, batch.Header{Key: h[0], Value: []byte(h[1])})
+	}
+	return headers
+}
+
+// parseVector reads the batch in a vector's message.
+func parseVector(t *testing.T, v vector) *batch.Batch {
+	t.Helper()
+	value, err := hex.DecodeString(v.ValueHex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := batch.Parse([]byte(v.Key), value, v.headers())
+	if err != nil {
+		t.Fatalf("%s: %v", v.Name, err)
+	}
+	return b
+}
+
 // The format is frozen: these bytes were computed by another program.
 func TestVectors(t *testing.T) {
 	t.Parallel()
 	for _, v := range readVectors(t).Messages {
-		value, err := hex.DecodeString(v.ValueHex)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var headers []batch.Header
-		for _, h := range v.Headers {
-			headers = append(headers, batch.Header{Key: h[0], Value: []byte(h[1])})
-		}
-		b, err := batch.Parse([]byte(v.Key), value, headers)
-		if err != nil {
-			t.Errorf("%s: %v", v.Name, err)
-			continue
-		}
+		b := parseVector(t, v)
 		if b.Digest.String() != v.Digest || b.Content().String() != v.Content {
 			t.Errorf("%s: digests are %s and %s, want %s and %s", v.Name, b.Digest, b.Content(), v.Digest, v.Content)
 		}
-		if diff := cmp.Diff(headers, b.Headers()); diff != "" {
+		if diff := cmp.Diff(v.headers(), b.Headers()); diff != "" {
 			t.Errorf("%s: headers written are others than read:\n%s", v.Name, diff)
 		}
 	}
