@@ -24,8 +24,15 @@ type openBatch struct {
 	overdue bool // the linger time is over
 	timer   *time.Timer
 
-	done chan struct{} // closed when the outcome is known
-	err  error         // the outcome
+	done   chan struct{} // closed when the outcome is known
+	answer journal.Appended
+	err    error // the outcome
+}
+
+// part is the rows of one call that are in one batch.
+type part struct {
+	batch *openBatch
+	rows  int
 }
 
 // wait returns the batch's outcome, or ctx's error.
@@ -91,9 +98,12 @@ func (s *Source) Append(ctx context.Context, rows [][]any) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	batches, err := s.join(rows)
-	for _, b := range batches {
-		err = errors.Join(err, b.wait(ctx))
+	// Callers encode side by side, before it is known which batch takes the rows.
+	e := s.spare.Get().(*encoded)
+	defer s.spare.Put(e)
+	err := s.encode(e, uuid.Nil, rows)
+	if err == nil {
+		_, err = s.join(ctx, e)
 	}
 	if err != nil {
 		return fmt.Errorf("append to %s: %w", s.cfg.Manifest.Dataset, err)
@@ -101,33 +111,33 @@ func (s *Source) Append(ctx context.Context, rows [][]any) error {
 	return nil
 }
 
-// join puts rows into the open batch, or into new ones, and returns these.
-func (s *Source) join(rows [][]any) ([]*openBatch, error) {
-	// Callers encode side by side, before it is known which batch takes the rows.
-	e, ok := s.spare.Get().(*encoded)
-	if !ok {
-		e = &encoded{}
+// join brings rows into batches, and returns these once they are durable.
+func (s *Source) join(ctx context.Context, e *encoded) ([]part, error) {
+	parts, err := s.place(e)
+	for _, p := range parts {
+		err = errors.Join(err, p.batch.wait(ctx))
 	}
-	defer s.spare.Put(e)
-	if err := s.encode(e, uuid.Nil, rows); err != nil {
-		return nil, err
-	}
+	return parts, err
+}
+
+// place puts rows into the open batch, or into new ones, and returns these.
+func (s *Source) place(e *encoded) ([]part, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, ErrClosed
 	}
 	if b := s.open; b != nil {
-		if s.room(b, e, 0) == len(rows) {
+		if s.room(b, e, 0) == len(e.ends) {
 			b.calls++
-			s.fill(b, e, 0, len(rows))
+			s.fill(b, e, 0, len(e.ends))
 			s.cutIfDue()
-			return []*openBatch{b}, nil
+			return []part{{b, len(e.ends)}}, nil
 		}
 		s.cut()
 	}
-	var batches []*openBatch
-	for next := 0; next < len(rows); {
+	var parts []part
+	for next := 0; next < len(e.ends); {
 		if next > 0 {
 			s.cut()
 		}
@@ -135,10 +145,10 @@ func (s *Source) join(rows [][]any) ([]*openBatch, error) {
 		end := s.room(b, e, next)
 		s.fill(b, e, next, end)
 		s.begin(b)
-		batches, next = append(batches, b), end
+		parts, next = append(parts, part{b, end - next}), end
 	}
 	s.cutIfDue()
-	return batches, nil
+	return parts, nil
 }
 
 // room returns up to which of e's rows b has room for those from one on. An
@@ -196,7 +206,7 @@ func (s *Source) cut() {
 	s.tasks.Go(func() {
 		at, err := batch.TimeOf(b.id)
 		if err == nil {
-			err = s.accept(b.id, at, b.value, b.rows)
+			b.answer, err = s.accept(b.id, at, b.value, b.rows)
 		}
 		b.err = err
 		close(b.done)
@@ -208,20 +218,17 @@ func (s *Source) cut() {
 }
 
 // accept makes a batch durable and hands it to the publisher.
-func (s *Source) accept(id uuid.UUID, at time.Time, value []byte, count int) error {
+func (s *Source) accept(id uuid.UUID, at time.Time, value []byte, count int) (journal.Appended, error) {
 	b := &batch.Batch{
 		ID: id, Time: at, Dataset: s.cfg.Manifest.Dataset, Schema: s.hash,
 		ContentType: batch.Native, Rows: count, Value: value,
 	}
 	topic := s.cfg.Manifest.Topic
 	answer, err := s.journal.Append(topic, b)
-	if err != nil {
-		return err
-	}
-	if !answer.Duplicate {
+	if err == nil && !answer.Duplicate {
 		s.publisher.Appended(&journal.Record{Key: answer.Key, Topic: topic, Batch: b})
 	}
-	return nil
+	return answer, err
 }
 
 // AppendBatch adds one batch under the caller's id, of version 1, 6, 7 or 8,
@@ -270,16 +277,22 @@ func (s *Source) appendBatch(ctx context.Context, id uuid.UUID, at time.Time, ro
 	if err := s.encode(&e, id, rows); err != nil {
 		return err
 	}
+	_, err := s.acceptAlone(id, at, &e)
+	return err
+}
+
+// acceptAlone makes a batch of the caller's durable.
+func (s *Source) acceptAlone(id uuid.UUID, at time.Time, e *encoded) (journal.Appended, error) {
 	if len(e.value) > s.limit {
-		return fmt.Errorf("%w: %d bytes in %d rows, a message holds %d", ErrTooLarge, len(e.value), len(rows), s.limit)
+		return journal.Appended{}, fmt.Errorf("%w: %d bytes in %d rows, a message holds %d", ErrTooLarge, len(e.value), len(e.ends), s.limit)
 	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return ErrClosed
+		return journal.Appended{}, ErrClosed
 	}
 	s.tasks.Add(1)
 	s.mu.Unlock()
 	defer s.tasks.Done()
-	return s.accept(id, at, e.value, len(rows))
+	return s.accept(id, at, e.value, len(e.ends))
 }

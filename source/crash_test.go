@@ -163,9 +163,9 @@ func TestInterruptedAppendIsUnknown(t *testing.T) {
 	expectCompany(s)
 	ctx, interrupt := context.WithCancel(t.Context())
 	answer := make(chan error, 1)
-	joined, err := s.join(orders(1, "")) // the call is in the open batch, as Append leaves it
+	joined, err := placed(s, orders(1, "")) // the call is in the open batch, as Append leaves it
 	noError(t, err)
-	go func() { answer <- joined[0].wait(ctx) }()
+	go func() { answer <- joined[0].batch.wait(ctx) }()
 	interrupt()
 	if err := <-answer; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "not known") {
 		t.Errorf("append says %v, want that it is not known", err)

@@ -211,3 +211,12 @@ func noError(t *testing.T, err error) {
 		t.Error(err)
 	}
 }
+
+// placed puts rows into the open batch, as Append does before it waits.
+func placed(s *Source, all [][]any) ([]part, error) {
+	var e encoded
+	if err := s.encode(&e, uuid.Nil, all); err != nil {
+		return nil, err
+	}
+	return s.place(&e)
+}

@@ -55,6 +55,7 @@ func Open(ctx context.Context, cfg Config) (*Source, error) {
 		return nil, fmt.Errorf("open source: %w", err)
 	}
 	s := &Source{cfg: cfg, hash: cfg.Manifest.Hash()}
+	s.spare.New = func() any { return &encoded{} }
 	if s.codec, err = rows.NewCodec(cfg.Manifest); err != nil {
 		return nil, fmt.Errorf("open source %s: %w", cfg.Name, err)
 	}

@@ -192,10 +192,10 @@ func TestFlushAndCloseCutWhatIsOpen(t *testing.T) {
 	s := r.open(func(c *Config) { c.Linger, c.CloseTimeout = time.Hour, limit })
 	for n, end := range []func() error{func() error { return s.Flush(r.context()) }, s.Close} {
 		expectCompany(s)
-		joined, err := s.join(orders(n+1, ""))
+		joined, err := placed(s, orders(n+1, ""))
 		noError(t, err)
 		noError(t, end())
-		noError(t, joined[0].wait(r.context()))
+		noError(t, joined[0].batch.wait(r.context()))
 	}
 	r.wantTopic(orders(1, ""), orders(2, ""))
 }
@@ -330,7 +330,7 @@ func TestBadRowRefusesItsCall(t *testing.T) {
 	r := newRig(t).topic(nil)
 	s := r.open(func(c *Config) { c.Linger = time.Hour })
 	expectCompany(s)
-	if _, err := s.join(orders(2, "good")); err != nil {
+	if _, err := placed(s, orders(2, "good")); err != nil {
 		t.Fatal(err)
 	}
 	bad := append(orders(2, "bad"), []any{uuid.UUID{}, "12 euros", nil})
