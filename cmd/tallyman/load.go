@@ -16,9 +16,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"tallyman/cmd/tallyman/internal/settings"
+	"tallyman/internal/admin"
 	"tallyman/internal/kafkaconn"
 	"tallyman/loader"
-	"tallyman/loader/admin"
 	"tallyman/schema"
 	"tallyman/sink"
 	"tallyman/sink/postgres"

@@ -1,4 +1,4 @@
-// Package admin is the listener on which a loader is watched: /metrics for
+// Package admin is the listener on which a process is watched: /metrics for
 // Prometheus, /livez and /readyz for whoever restarts or counts it. It shares
 // nothing with the path of the data, so it answers while that waits.
 package admin

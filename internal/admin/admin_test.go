@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
-	"tallyman/loader/admin"
+	"tallyman/internal/admin"
 )
 
 // TestProbesAndMetrics asks every page of a running server.
