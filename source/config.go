@@ -43,6 +43,9 @@ type Config struct {
 	// MaxBytes bounds a batch that Append cuts, in bytes of rows; a larger row
 	// is a batch of its own. The topic's message limit bounds it too. Defaults to 768 KiB.
 	MaxBytes int
+	// ReserveBytes is the free disk space that appends leave alone: what would
+	// touch it is ErrDiskFull. Defaults to 64 MiB.
+	ReserveBytes int64
 	// CloseTimeout is how long Close goes on publishing before it leaves the
 	// rest for the next Open. Defaults to 5 s.
 	CloseTimeout time.Duration
@@ -73,8 +76,8 @@ func (c Config) withDefaults() (Config, error) {
 	if err := c.Manifest.Validate(); err != nil {
 		return c, fmt.Errorf("manifest: %w", err)
 	}
-	if c.Linger < 0 || c.MaxRows < 0 || c.MaxBytes < 0 || c.CloseTimeout < 0 {
-		return c, errors.New("Linger, MaxRows, MaxBytes and CloseTimeout can't be negative")
+	if c.Linger < 0 || c.MaxRows < 0 || c.MaxBytes < 0 || c.ReserveBytes < 0 || c.CloseTimeout < 0 {
+		return c, errors.New("Linger, MaxRows, MaxBytes, ReserveBytes and CloseTimeout can't be negative")
 	}
 	setDefault(&c.Linger, 100*time.Millisecond)
 	setDefault(&c.MaxRows, 10_000)

@@ -7,8 +7,8 @@ import (
 
 	"github.com/google/uuid"
 
+	"tallyman/schema"
 	"tallyman/schema/batch"
-	"tallyman/schema/rows"
 )
 
 // Accepted is a durable batch, and its place in the journal.
@@ -21,18 +21,15 @@ type Accepted struct {
 	Rows        int // of the call
 }
 
-// Codec returns the codec of the source's manifest.
-func (s *Source) Codec() *rows.Codec { return s.codec }
-
-// ManifestHash returns the hash of the source's manifest.
-func (s *Source) ManifestHash() string { return s.hash }
+// Manifest returns the dataset that the source carries.
+func (s *Source) Manifest() schema.Manifest { return s.cfg.Manifest }
 
 // MaxValue returns how many bytes of native tuples a batch can have: what
 // exceeds it is [ErrTooLarge].
 func (s *Source) MaxValue() int { return s.limit }
 
-// AppendNative is Append for rows that are native tuples already, as the
-// source's codec makes them, with uuid.Nil for the id. It tells which batches
+// AppendNative is Append for rows that are native tuples already, as a codec of
+// the manifest makes them, with uuid.Nil for the id. It tells which batches
 // hold them.
 func (s *Source) AppendNative(ctx context.Context, tuples []byte) ([]Accepted, error) {
 	if len(tuples) == 0 {

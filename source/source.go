@@ -77,7 +77,7 @@ func (s *Source) start(ctx context.Context) error {
 	}
 	s.limit = max(limit-envelopeBytes, 1)
 	s.journal, err = journal.Open(journal.Config{
-		Dir: s.cfg.Dir, Source: s.cfg.Name, MaxMessageBytes: limit, Logger: s.cfg.Logger,
+		Dir: s.cfg.Dir, Source: s.cfg.Name, MaxMessageBytes: limit, ReserveBytes: s.cfg.ReserveBytes, Logger: s.cfg.Logger,
 	})
 	if err != nil {
 		return err

@@ -205,22 +205,22 @@ func (w *encoder) csv(c chunk, id uuid.UUID) (n int, err error) {
 			return 0, err
 		}
 		if w.value, err = w.codec.AppendText(w.value, id, w.reader.fields); err != nil {
-			return 0, w.explain(line, err)
+			return 0, explainRow(w.manifest, w.reader, line, err)
 		}
 	}
 	return n, nil
 }
 
-// explain gives an error of the codec its line.
-func (w *encoder) explain(line int64, err error) error {
+// explainRow gives an error of the codec its line.
+func explainRow(m schema.Manifest, r *rowReader, line int64, err error) error {
 	var e *rows.Error
 	if !errors.As(err, &e) {
 		return err
 	}
 	told := &RowError{Line: line, Column: e.Column, Detail: e.Detail}
-	at := slices.IndexFunc(w.manifest.Columns, func(c schema.Column) bool { return c.Name == e.Column })
-	if at >= 0 && w.reader.fields[at].Null {
-		told.Detail += fmt.Sprintf(" (%q without quotes is NULL)", w.null)
+	at := slices.IndexFunc(m.Columns, func(c schema.Column) bool { return c.Name == e.Column })
+	if at >= 0 && r.fields[at].Null {
+		told.Detail += fmt.Sprintf(" (%q without quotes is NULL)", r.null)
 	}
 	return told
 }

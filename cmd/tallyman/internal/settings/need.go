@@ -21,6 +21,7 @@ const (
 	Kafka Need = 1 << iota
 	Warehouse
 	Admin
+	Serve
 )
 
 // Need checks the settings for what a command is about to do: that they are
@@ -38,6 +39,9 @@ func (c *Config) Need(what Need) error {
 		if err := checkAddress(c.AdminListen, 0); err != nil {
 			faults = append(faults, fmt.Sprintf("admin.listen: %v", err))
 		}
+	}
+	if what&Serve != 0 {
+		faults = append(faults, c.serveFaults()...)
 	}
 	if c.LogFormat != "text" && c.LogFormat != "json" {
 		faults = append(faults, fmt.Sprintf("log.format: %q is neither text nor json", c.LogFormat))

@@ -47,6 +47,19 @@ type Config struct {
 	SourceName string
 	SourceDir  string
 
+	ServeListen      string
+	ServeManifests   []string
+	ServeTokenFile   string
+	ServeTLSCert     string
+	ServeTLSKey      string
+	ServeClientCA    string
+	ServeMaxBody     Bytes
+	ServeMaxRows     int
+	ServeMaxRequests int
+	ServeMemory      Bytes
+	ServeRate        int
+	ServeReadTimeout time.Duration
+
 	AdminListen string
 
 	LogLevel  slog.Level

@@ -1,0 +1,75 @@
+package settings
+
+import (
+	"fmt"
+	"net"
+)
+
+func serveTable() []Setting {
+	return []Setting{
+		{Key: "serve.listen", Default: "127.0.0.1:8480", Unit: "host:port",
+			Doc:  "Where rows are taken over HTTP. Port 0 takes a free one.",
+			bind: func(c *Config) any { return &c.ServeListen }},
+		{Key: "serve.manifests", Unit: "files or directories, comma-separated",
+			Doc:  "The manifests of the datasets that are served; of a directory, every .yaml and .yml in it.",
+			bind: func(c *Config) any { return &c.ServeManifests }},
+		{Key: "serve.token_file", Unit: "file",
+			Doc:  "A name and a bearer token on each line; a client needs one of the tokens.",
+			bind: func(c *Config) any { return &c.ServeTokenFile }},
+		{Key: "serve.tls_cert", Unit: "PEM file",
+			Doc:  "The certificate of the daemon, with those that lead to its authority. Empty: plain HTTP.",
+			bind: func(c *Config) any { return &c.ServeTLSCert }},
+		{Key: "serve.tls_key", Unit: "PEM file",
+			Doc:  "The certificate's key.",
+			bind: func(c *Config) any { return &c.ServeTLSKey }},
+		{Key: "serve.client_ca", Unit: "PEM file",
+			Doc:  "Authorities whose certificates let a client in; with serve.token_file, either is enough.",
+			bind: func(c *Config) any { return &c.ServeClientCA }},
+		{Key: "serve.max_body", Default: "16MiB", Unit: "size",
+			Doc:  "The largest body of a request, as it comes and decompressed.",
+			bind: func(c *Config) any { return &c.ServeMaxBody }},
+		{Key: "serve.max_rows", Default: "100000", Unit: "count",
+			Doc:  "Rows that a request may have.",
+			bind: func(c *Config) any { return &c.ServeMaxRows }},
+		{Key: "serve.max_requests", Default: "512", Unit: "count",
+			Doc:  "Requests that are worked on at the same time.",
+			bind: func(c *Config) any { return &c.ServeMaxRequests }},
+		{Key: "serve.memory", Default: "256MiB", Unit: "size",
+			Doc:  "Bytes of bodies and rows that all requests hold together; at least five times serve.max_body.",
+			bind: func(c *Config) any { return &c.ServeMemory }},
+		{Key: "serve.rate", Default: "5000", Unit: "count",
+			Doc:  "Requests that a client may make in a second; clients are told by token, certificate or address.",
+			bind: func(c *Config) any { return &c.ServeRate }},
+		{Key: "serve.read_timeout", Default: "30s", Unit: "duration",
+			Doc:  "How long a request may take to come in.",
+			bind: func(c *Config) any { return &c.ServeReadTimeout }},
+	}
+}
+
+// serveFaults are of who can reach the daemon, and what others can see of it.
+func (c *Config) serveFaults() Faults {
+	var faults Faults
+	if len(c.ServeManifests) == 0 {
+		faults = append(faults, "no manifests: set serve.manifests or --serve-manifests to the files that tallyman dataset apply was given")
+	}
+	if (c.ServeTLSCert == "") != (c.ServeTLSKey == "") {
+		faults = append(faults, "serve.tls_cert and serve.tls_key: both are needed, or neither")
+	}
+	if c.ServeClientCA != "" && c.ServeTLSCert == "" {
+		faults = append(faults, "serve.client_ca: clients show certificates in TLS only; set serve.tls_cert and serve.tls_key")
+	}
+	if err := checkAddress(c.ServeListen, 0); err != nil {
+		return append(faults, fmt.Sprintf("serve.listen: %v", err))
+	}
+	host, _, _ := net.SplitHostPort(c.ServeListen)
+	if isLocal(host) {
+		return faults
+	}
+	if c.ServeTLSCert == "" && !c.AllowPlaintext {
+		faults = append(faults, fmt.Sprintf("serve.listen: %s can be reached from other machines, and rows and tokens would come unencrypted; set serve.tls_cert and serve.tls_key, or allow_plaintext: true if the network may see them", c.ServeListen))
+	}
+	if c.ServeTokenFile == "" && c.ServeClientCA == "" {
+		faults = append(faults, fmt.Sprintf("serve.listen: %s can be reached from other machines, and nobody is asked who they are; set serve.token_file or serve.client_ca", c.ServeListen))
+	}
+	return faults
+}
