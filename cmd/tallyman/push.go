@@ -18,6 +18,7 @@ import (
 // pushFlags are the flags of push that are no settings.
 type pushFlags struct {
 	manifest, format, null, again string
+	to, tokenFile                 string
 	output                        *format
 }
 
@@ -39,10 +40,14 @@ can be left out. A field that is empty without quotes is NULL, one that is "" is
 NDJSON is one object a line. The format is told by the name (.csv, .ndjson, .jsonl); what is
 compressed by gzip or zstd is decompressed.
 
+With --to the batches go to a daemon (tallyman source serve), under the same ids, and the status is
+0 only when it has all of them on its disk; then no connection to Kafka is needed here.
+
 Each push keeps a journal under push in source.dir. It may be removed once the rows are loaded.`,
 		Example: `  tallyman push ads/conversions --manifest conversions.yaml monday.csv tuesday.csv.gz
   tallyman push ads/conversions --manifest conversions.yaml --format ndjson - < rows
-  tallyman push ads/conversions --manifest conversions.yaml monday.csv --again "the correction of June"`,
+  tallyman push ads/conversions --manifest conversions.yaml monday.csv --again "the correction of June"
+  tallyman push ads/conversions --manifest conversions.yaml monday.csv --to https://ingest.example.com --token-file token`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	var f pushFlags
@@ -51,6 +56,8 @@ Each push keeps a journal under push in source.dir. It may be removed once the r
 	flags.StringVar(&f.format, "format", "", "`csv or ndjson`, whatever the names say; needed for standard input")
 	flags.StringVar(&f.null, "null", "", "the `text` of a CSV field that, without quotes, means NULL (default the empty text)")
 	flags.StringVar(&f.again, "again", "", "load content once more that was pushed before; the `label` is part of the ids")
+	flags.StringVar(&f.to, "to", "", "the `URL` of a daemon to hand the batches to, instead of Kafka")
+	flags.StringVar(&f.tokenFile, "token-file", "", "a `file` with the token that the daemon asks for, alone or after a name")
 	f.output = formatFlag(cmd)
 	settingFlags(cmd, "kafka", "source")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -58,7 +65,11 @@ Each push keeps a journal under push in source.dir. It may be removed once the r
 		if err != nil {
 			return &usageError{command: cmd.CommandPath(), err: err}
 		}
-		cfg, err := p.settings(cmd, settings.Kafka)
+		need := settings.Kafka
+		if f.to != "" {
+			need = 0
+		}
+		cfg, err := p.settings(cmd, need)
 		if err != nil {
 			return err
 		}
@@ -116,10 +127,32 @@ func (f *pushFlags) parse(args []string) (m schema.Manifest, files []intake.File
 	return m, files, nil
 }
 
+// remote is the daemon that --to names.
+func (f *pushFlags) remote(cfg settings.Config) (*intake.Remote, error) {
+	if err := cfg.CheckURL("--to", f.to); err != nil {
+		return nil, err
+	}
+	to := &intake.Remote{URL: f.to}
+	if f.tokenFile == "" {
+		return to, nil
+	}
+	text, err := os.ReadFile(f.tokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("read the token: %w", err)
+	}
+	words := strings.Fields(string(text))
+	if len(words) != 1 && len(words) != 2 {
+		return nil, fmt.Errorf("read the token: %s has %d words, want a token, or a name and a token", f.tokenFile, len(words))
+	}
+	to.Token = words[len(words)-1]
+	return to, nil
+}
+
 // pushed is what became of one file.
 type pushed struct {
 	intake.Report
 	Error string `json:"error,omitempty"`
+	to    string // the daemon that has the batches; empty: Kafka
 }
 
 // push pushes one file after another. One that is refused holds up no other.
@@ -132,11 +165,17 @@ func (p *program) push(ctx context.Context, cfg settings.Config, f *pushFlags, w
 	if err != nil {
 		return err
 	}
-	conn, err := p.kafka(cfg)
-	if err != nil {
-		return err
+	ic := intake.Config{Manifest: work.manifest, Dir: dir, Source: name, Null: f.null, Again: f.again, Stdin: p.stdin}
+	if f.to != "" {
+		if ic.To, err = f.remote(cfg); err != nil {
+			return err
+		}
+	} else {
+		if ic.Conn, err = p.kafka(cfg); err != nil {
+			return err
+		}
+		defer ic.Conn.Close()
 	}
-	defer conn.Close()
 
 	results := []pushed{}
 	var failed []error
@@ -146,16 +185,14 @@ func (p *program) push(ctx context.Context, cfg settings.Config, f *pushFlags, w
 			continue
 		}
 		shown := newPushProgress(p, file.Name)
-		in, err := intake.New(intake.Config{
-			Manifest: work.manifest, Conn: conn, Dir: dir, Source: name, Null: f.null, Again: f.again,
-			Stdin: p.stdin, Progress: shown.tell, Logger: shown.program(p).logger(cfg),
-		})
+		ic.Progress, ic.Logger = shown.tell, shown.program(p).logger(cfg)
+		in, err := intake.New(ic)
 		if err != nil {
 			return err
 		}
 		report, err := in.Push(ctx, file)
 		shown.progress.end()
-		result := pushed{Report: report}
+		result := pushed{Report: report, to: f.to}
 		if err != nil {
 			result.Error = err.Error()
 			failed = append(failed, err)
@@ -175,8 +212,13 @@ func (p *program) push(ctx context.Context, cfg settings.Config, f *pushFlags, w
 // String is the line that a person reads.
 func (r pushed) String() string {
 	how := "published"
-	if r.Again {
+	switch {
+	case r.Again && r.to != "":
+		how = "handed over before, and once more under the same ids to " + r.to
+	case r.Again:
 		how = "published before, and once more under the same ids"
+	case r.to != "":
+		how = "taken by " + r.to
 	}
 	return fmt.Sprintf("%s: %d rows in %d batches %s", r.File, r.Rows, r.Batches, how)
 }

@@ -36,8 +36,11 @@ var (
 type Config struct {
 	// Manifest is the dataset that the files are of. Required.
 	Manifest schema.Manifest
-	// Conn is the way to Kafka. The intake does not close it. Required.
+	// Conn is the way to Kafka. The intake does not close it. Required, unless
+	// To is given.
 	Conn *kafkaconn.Conn
+	// To is a daemon that takes the batches instead. Defaults to none.
+	To *Remote
 	// Dir is the state directory; pushes are kept in its subdirectory push. Required.
 	Dir string
 	// Source is the producer's name, written into every batch. Required.
@@ -98,12 +101,14 @@ type Intake struct {
 	cfg   Config
 	codec *rows.Codec
 	hash  string // of the manifest
+	// remote takes the batches; nil: Kafka does.
+	remote *remote
 }
 
 // New checks the configuration.
 func New(cfg Config) (*Intake, error) {
-	if cfg.Conn == nil || cfg.Dir == "" || cfg.Source == "" {
-		return nil, errors.New("intake: Conn, Dir and Source are required")
+	if (cfg.Conn == nil) == (cfg.To == nil) || cfg.Dir == "" || cfg.Source == "" {
+		return nil, errors.New("intake: Conn or To, Dir and Source are required")
 	}
 	if cfg.Stdin == nil {
 		cfg.Stdin = strings.NewReader("")
@@ -118,7 +123,13 @@ func New(cfg Config) (*Intake, error) {
 	if err != nil {
 		return nil, fmt.Errorf("intake: %w", err)
 	}
-	return &Intake{cfg: cfg, codec: codec, hash: cfg.Manifest.Hash()}, nil
+	in := &Intake{cfg: cfg, codec: codec, hash: cfg.Manifest.Hash()}
+	if cfg.To != nil {
+		if in.remote, err = newRemote(*cfg.To, cfg.Manifest.Dataset.String()); err != nil {
+			return nil, fmt.Errorf("intake: %w", err)
+		}
+	}
+	return in, nil
 }
 
 // Push reads a file, journals it and publishes it. It returns nil once Kafka

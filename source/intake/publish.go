@@ -26,8 +26,11 @@ const askLimit = 5 * time.Second
 
 // topic asks for the topic.
 func (in *Intake) topic(ctx context.Context) topic {
-	ctx, cancel := context.WithTimeoutCause(ctx, askLimit, fmt.Errorf("no answer from Kafka in %v", askLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, askLimit, fmt.Errorf("no answer from %s in %v", in.peer(), askLimit))
 	defer cancel()
+	if in.remote != nil {
+		return in.remote.topic(ctx, in.hash)
+	}
 	name := in.cfg.Manifest.Topic
 	config, err := in.cfg.Conn.TopicConfig(ctx, name)
 	switch {
@@ -54,7 +57,7 @@ func (p *push) await(ctx context.Context) error {
 	if !p.topic.away {
 		return p.topic.err
 	}
-	p.cfg.Logger.Warn("the file is read; waiting for Kafka, with nothing published yet", "topic", p.cfg.Manifest.Topic, "cause", p.topic.err)
+	p.cfg.Logger.Warn("the file is read; waiting for "+p.peer()+", with nothing published yet", "topic", p.cfg.Manifest.Topic, "cause", p.topic.err)
 	wait := &backoff.ExponentialBackOff{InitialInterval: firstRetry, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestRetry}
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		p.topic = p.Intake.topic(ctx)
@@ -83,6 +86,13 @@ func (p *push) publish(ctx context.Context, done *state, report *Report) (err er
 	if int64(stats.Batches) != done.Batches {
 		return fmt.Errorf("the journal in %s has %d batches, not the file's %d: remove that directory and push again", p.dir, stats.Batches, done.Batches)
 	}
+	report.Again = stats.Batches > 0 && stats.Unpublished == 0
+	if p.remote != nil {
+		if !report.Again {
+			report.Published = int64(stats.Batches - stats.Unpublished)
+		}
+		return p.remains(ctx, report, p.deliver(ctx, j, report))
+	}
 	conn := p.cfg.Conn
 	pub, err := publish.New(publish.Config{
 		Journal: j, Brokers: conn.Brokers(), Transport: conn.Transport(), MaxMessageBytes: p.topic.limit, Logger: p.cfg.Logger,
@@ -91,7 +101,7 @@ func (p *push) publish(ctx context.Context, done *state, report *Report) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, pub.Close()) }()
-	if report.Again = stats.Batches > 0 && stats.Unpublished == 0; report.Again {
+	if report.Again {
 		n, err := pub.Republish(ctx)
 		report.Published = int64(n)
 		return p.remains(ctx, report, err)

@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"net"
+	"net/url"
 )
 
 func serveTable() []Setting {
@@ -72,4 +73,18 @@ func (c *Config) serveFaults() Faults {
 		faults = append(faults, fmt.Sprintf("serve.listen: %s can be reached from other machines, and nobody is asked who they are; set serve.token_file or serve.client_ca", c.ServeListen))
 	}
 	return faults
+}
+
+// CheckURL checks the URL of a daemon that rows are handed to: that it is one,
+// and that nothing goes unencrypted to another machine unless that was allowed.
+// The error is Faults.
+func (c *Config) CheckURL(name, text string) error {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return Faults{fmt.Sprintf("%s: %q is not the URL of a daemon, such as https://ingest.example.com", name, text)}
+	case u.Scheme == "http" && !isLocal(u.Hostname()) && !c.AllowPlaintext:
+		return Faults{fmt.Sprintf("%s: %s is another machine, and http would send rows and token unencrypted; use https, or set allow_plaintext: true if the network may see them", name, u.Hostname())}
+	}
+	return nil
 }
