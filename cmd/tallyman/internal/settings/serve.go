@@ -81,8 +81,10 @@ func (c *Config) serveFaults() Faults {
 func (c *Config) CheckURL(name, text string) error {
 	u, err := url.Parse(text)
 	switch {
-	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "":
 		return Faults{fmt.Sprintf("%s: %q is not the URL of a daemon, such as https://ingest.example.com", name, text)}
+	case u.User != nil:
+		return Faults{fmt.Sprintf("%s: a daemon takes a token, not the user and password of a URL: see --token-file", name)}
 	case u.Scheme == "http" && !isLocal(u.Hostname()) && !c.AllowPlaintext:
 		return Faults{fmt.Sprintf("%s: %s is another machine, and http would send rows and token unencrypted; use https, or set allow_plaintext: true if the network may see them", name, u.Hostname())}
 	}
