@@ -33,3 +33,13 @@ func (m *Message) Fingerprint() batch.Digest {
 	h.Sum(d[:0])
 	return d
 }
+
+// Header returns the first value of a header; empty: there is none.
+func (m *Message) Header(key string) string {
+	for _, h := range m.Headers {
+		if h.Key == key {
+			return string(h.Value)
+		}
+	}
+	return ""
+}

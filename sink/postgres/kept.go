@@ -51,10 +51,9 @@ WHERE (cardinality($1::text[]) = 0 OR encode(q.sha256, 'hex') LIKE ANY ($1))
 ORDER BY q.seen_at DESC, q.cluster, q.topic, q.partition, q.kafka_offset DESC, q.sha256
 LIMIT NULLIF($8::bigint, 0)`
 
-	selectKept = `SELECT ` + keptColumns + `, q.batch_time, q.content, q.message_key, q.headers, q.payload, d.manifest_hash, r.dataset
+	selectKept = `SELECT ` + keptColumns + `, q.batch_time, q.content, q.message_key, q.headers, q.payload, r.manifest_hash
 FROM tallyman.quarantine q
 JOIN tallyman.revisions r USING (revision_id)
-JOIN tallyman.datasets d USING (dataset, manifest_hash)
 WHERE (q.revision_id, q.sha256) = ($1, $2)`
 
 	// A header names a manifest by its dataset and hash: schema.Ref writes it so.
@@ -149,9 +148,8 @@ func (q *quarantine) read(ctx context.Context, key sink.KeptKey) (keptBatch, err
 			at      *time.Time
 			content []byte
 			headers [][]byte
-			dataset string
 		)
-		k.Kept, err = scanKept(row, &at, &content, &k.Message.Key, &headers, &k.Message.Value, &k.made, &dataset)
+		k.Kept, err = scanKept(row, &at, &content, &k.Message.Key, &headers, &k.Message.Value, &k.made)
 		if err != nil {
 			return k, err
 		}
@@ -180,12 +178,8 @@ func (q *quarantine) Get(ctx context.Context, key sink.KeptKey) (sink.KeptMessag
 		return sink.KeptMessage{}, err
 	}
 	hash := k.made
-	b, err := batch.Parse(k.Message.Key, k.Message.Value, k.Message.Headers)
-	if refusal := (*batch.Refusal)(nil); errors.As(err, &refusal) {
-		b = refusal.Batch
-	}
-	if b != nil && b.Schema != "" {
-		hash = b.Schema
+	if ref, err := schema.ParseRef(k.Message.Header("ce_dataschema")); err == nil && ref.Hash != "" {
+		hash = ref.Hash
 	}
 	var text []byte
 	err = q.w.pool.QueryRow(ctx, selectManifest, k.Dataset.String(), hash).Scan(&text)
