@@ -36,10 +36,16 @@ type bar struct {
 
 func newProgress(w io.Writer) *progress {
 	p := &progress{w: w, next: time.Now().Add(lineEvery)}
-	if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+	if isTerminal(w) {
 		p.bars = mpb.New(mpb.WithOutput(w), mpb.WithWidth(40), mpb.WithRefreshRate(100*time.Millisecond))
 	}
 	return p
+}
+
+// isTerminal says whether a person is at the other end of a stream.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && isatty.IsTerminal(f.Fd())
 }
 
 // add starts to count something up to total.

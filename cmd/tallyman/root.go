@@ -55,7 +55,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check found
 	root.AddCommand(
 		newDemo(p), newDemoSource(p),
 		newInit(p), newDataset(p),
-		newPush(p), newSource(p), newLoad(p), newStatus(p),
+		newPush(p), newSource(p), newLoad(p), newStatus(p), newQuarantine(p),
 		newRewind(p),
 		newVersion(p), newCompletion(p),
 	)

@@ -13,8 +13,11 @@ import (
 )
 
 const (
+	// What somebody gave up under another envelope is not loaded by this one.
 	closeRedriven = `
-UPDATE tallyman.quarantine SET state = 'redriven', closed_at = now(), closed_by = $3
+UPDATE tallyman.quarantine SET closed_at = now(), closed_by = $3, state = CASE (
+    SELECT outcome FROM tallyman.loaded_elements WHERE (revision_id, batch_time, unique_id) = ($1, $4, $5)
+) WHEN 'discarded' THEN 'discarded' ELSE 'redriven' END
 WHERE (revision_id, sha256) = ($1, $2) AND state = 'open'`
 
 	// Other copies of the same content go with the one that is discarded, if its
@@ -108,7 +111,7 @@ func (q *quarantine) submit(ctx context.Context, r sink.Revision, key sink.KeptK
 		return nil
 	}
 	t.settle = func(ctx context.Context) error {
-		tag, err := t.conn.Exec(ctx, closeRedriven, key.Revision, key.SHA256[:], optional(by))
+		tag, err := t.conn.Exec(ctx, closeRedriven, key.Revision, key.SHA256[:], optional(by), e.Batch.Time, e.Batch.ID.String())
 		if err == nil && outcome == sink.Loaded && tag.RowsAffected() == 0 {
 			return &sink.ClosedError{Key: key, State: sink.Discarded}
 		}

@@ -193,6 +193,23 @@ func redrivenDuplicate(f *fixture) {
 	f.rows(e.Batch.ID, 1)
 }
 
+// redrivenGivenUp does not count as redriven what somebody gave up under
+// another envelope.
+func redrivenGivenUp(f *fixture) {
+	e := f.element(batch.NewID(), 0, 0, 1)
+	resent := e
+	resent.Offset, resent.Headers = 1, append(resent.Headers, batch.Header{Key: "resent"})
+	f.commit(f.committer(), f.deadGroup(2, bury(e, batch.NoManifest), bury(resent, batch.BadEnvelope)))
+	if _, err := f.w.NewQuarantine().Discard(f.Context(), f.byOffset()[0].Key, sink.Discard{Why: "no use"}); err != nil {
+		f.Fatal(err)
+	}
+	f.redrive(f.byOffset()[1], sink.Duplicate, "")
+	if k := f.byOffset()[1]; k.State != sink.Discarded {
+		f.Errorf("what was given up under another envelope is %s", k.State)
+	}
+	f.rows(e.Batch.ID, 0)
+}
+
 // redriveLarge does not try what is not kept whole.
 func redriveLarge(f *fixture) {
 	m := sink.Message{Partition: f.partition(0), Value: make([]byte, 8<<20+1)}

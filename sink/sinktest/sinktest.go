@@ -115,6 +115,7 @@ func cases() map[string]func(*fixture) {
 		"listed":                listed,
 		"redriven":              redriven,
 		"redriven-duplicate":    redrivenDuplicate,
+		"redriven-given-up":     redrivenGivenUp,
 		"redrive-large":         redriveLarge,
 		"redrive-crossing":      redriveCrossing,
 		"redrive-cancelled":     redriveCancelled,
