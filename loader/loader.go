@@ -25,6 +25,8 @@ type Warehouse interface {
 	Window(ctx context.Context) (sink.Window, error)
 	// NewCommitter returns a committer with a connection of its own.
 	NewCommitter() sink.Committer
+	// Redriver returns what tries messages in quarantine again, for one user at a time.
+	Redriver() sink.Redriver
 }
 
 // Config is what a Loader works with.
@@ -63,6 +65,7 @@ type Loader struct {
 	config   Config
 	handler  *commit.Handler
 	consumer *consume.Consumer
+	upkeep   *upkeep
 	window   prometheus.Gauge
 	answers  atomic.Bool // the warehouse, when it was last asked
 }
@@ -112,6 +115,9 @@ func New(c Config) (*Loader, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if l.upkeep, err = l.newUpkeep(); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	for _, collector := range []prometheus.Collector{l.window, l.up()} {
 		if err := c.Registerer.Register(collector); err != nil {
@@ -169,6 +175,7 @@ func (l *Loader) Run(ctx context.Context) error {
 	var failed error
 	group.Go(func() { failed = l.handler.Run(working) })
 	group.Go(func() { l.watch(working) })
+	group.Go(func() { l.keepUp(ctx, l.upkeep) })
 	err := l.consumer.Run(ctx)
 	stop()
 	ended := make(chan struct{})

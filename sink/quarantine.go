@@ -125,9 +125,9 @@ type Redriver interface {
 	// closed by the same transaction, by whom by names; one that is still refused
 	// stays open, with the reason that it is refused for now.
 	Redrive(ctx context.Context, r Revision, key KeptKey, by string, judge Judge) (RedriveResult, error)
-	// Ready returns messages that wait for a manifest which the warehouse has by
+	// Redrivable returns messages that wait for a manifest which the warehouse has by
 	// now, the oldest first, at most limit.
-	Ready(ctx context.Context, r Revision, limit int) ([]KeptKey, error)
+	Redrivable(ctx context.Context, r Revision, limit int) ([]KeptKey, error)
 }
 
 // ClosedError says that a message in quarantine is not open any more, or is not

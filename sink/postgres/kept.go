@@ -57,7 +57,7 @@ JOIN tallyman.revisions r USING (revision_id)
 WHERE (q.revision_id, q.sha256) = ($1, $2)`
 
 	// A header names a manifest by its dataset and hash: schema.Ref writes it so.
-	selectReady = `
+	selectRedrivable = `
 SELECT q.sha256
 FROM tallyman.quarantine q
 JOIN tallyman.revisions r USING (revision_id)
@@ -197,9 +197,9 @@ func (q *quarantine) Get(ctx context.Context, key sink.KeptKey) (sink.KeptMessag
 	return k.KeptMessage, nil
 }
 
-// Ready implements sink.Redriver.
-func (q *quarantine) Ready(ctx context.Context, r sink.Revision, limit int) ([]sink.KeptKey, error) {
-	rows, err := q.w.pool.Query(ctx, selectReady, r.ID, limit)
+// Redrivable implements sink.Redriver.
+func (q *quarantine) Redrivable(ctx context.Context, r sink.Revision, limit int) ([]sink.KeptKey, error) {
+	rows, err := q.w.pool.Query(ctx, selectRedrivable, r.ID, limit)
 	if err != nil {
 		return nil, q.w.class("look for batches that wait for a manifest", err)
 	}

@@ -339,8 +339,8 @@ func redriveCancelled(f *fixture) {
 	f.rows(e.Batch.ID, 1)
 }
 
-// ready finds what waits for a manifest that the warehouse has by now.
-func ready(f *fixture) {
+// redrivable finds what waits for a manifest that the warehouse has by now.
+func redrivable(f *fixture) {
 	named := func(offset int64, hash string) sink.Dead {
 		e := f.element(batch.NewID(), 0, offset, 1)
 		e.Batch.Schema = hash
@@ -353,12 +353,12 @@ func ready(f *fixture) {
 	otherwise.Reason = batch.BadRows
 	f.commit(f.committer(), f.deadGroup(3, named(0, strings.Repeat("0", 64)), named(1, have), otherwise))
 	q := f.w.NewQuarantine()
-	keys, err := q.Ready(f.Context(), f.revision, 10)
+	keys, err := q.Redrivable(f.Context(), f.revision, 10)
 	if err != nil || len(keys) != 1 || keys[0] != f.byOffset()[1].Key {
 		f.Fatalf("%v, %v, want the message at 1", keys, err)
 	}
 	f.redrive(f.byOffset()[1], sink.Loaded, "")
-	if keys, err = q.Ready(f.Context(), f.revision, 10); err != nil || len(keys) != 0 {
+	if keys, err = q.Redrivable(f.Context(), f.revision, 10); err != nil || len(keys) != 0 {
 		f.Errorf("%v, %v, after it has loaded", keys, err)
 	}
 }

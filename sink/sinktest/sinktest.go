@@ -120,6 +120,6 @@ func cases() map[string]func(*fixture) {
 		"redrive-crossing":      redriveCrossing,
 		"redrive-cancelled":     redriveCancelled,
 		"discarded":             discarded,
-		"ready":                 ready,
+		"redrivable":            redrivable,
 	}
 }
