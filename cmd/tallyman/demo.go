@@ -23,6 +23,9 @@ type demoOptions struct {
 	keep    bool
 	seed    uint64
 	output  *format
+	file    string
+	infer   inferFlags // of the file
+	servers *demo.Servers
 }
 
 func newDemo(p *program) *cobra.Command {
@@ -36,6 +39,13 @@ It starts a Kafka broker and a PostgreSQL in a temporary directory, a source tha
 ad clicks and conversions, and loaders, each a process of its own. The source writes every row to a
 file before it appends it; at the end that file is compared with the table, by plain SQL.
 
+With --file it loads your CSV or NDJSON file instead: it infers a manifest, pushes the file, and
+compares what another parser reads in the file with what the table holds, value by value.
+
+With --kafka-brokers and --warehouse-url it runs on your servers instead of embedded ones, under a
+random name, and removes everything at the end. It runs init only if the warehouse has no schema
+tallyman, and removes that, too. Further settings, as for TLS, are those of every other command.
+
 --chaos kills loaders with SIGKILL, each in the middle of a transaction that the server then rolls
 back, has the topic read again from its start and publishes everything a second time.
 
@@ -43,6 +53,8 @@ The exit status is 3 if a row was lost, doubled or altered.`,
 		Example: `  tallyman demo
   tallyman demo --chaos
   tallyman demo --rows 100000 --keep
+  tallyman demo --file flights.csv --null NA
+  tallyman demo --kafka-brokers kafka:9092 --warehouse-url postgres://loader@db/test
   tallyman demo --chaos --seed 7 -o json`,
 		Args: cobra.NoArgs,
 	}
@@ -53,10 +65,18 @@ The exit status is 3 if a row was lost, doubled or altered.`,
 	flags.BoolVar(&o.chaos, "chaos", false, "kill loaders, rewind, publish everything twice")
 	flags.BoolVar(&o.keep, "keep", false, "leave everything running afterwards, until interrupted")
 	flags.Uint64Var(&o.seed, "seed", 0, "what the rows are made from (default another for each run)")
+	flags.StringVar(&o.file, "file", "", "load this CSV or NDJSON `file` instead of made-up rows")
+	flags.StringVar(&o.infer.name, "name", "", "the file's dataset, `namespace/name` (default files/ and the file's name)")
+	flags.StringVar(&o.infer.format, "format", "", "`csv or ndjson`, whatever the file's name says")
+	flags.StringVar(&o.infer.null, "null", "", "the `text` of a CSV field that, without quotes, means NULL (default the empty text)")
 	o.output = formatFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if o.rows < 1 || o.loaders < 1 || o.loaders > 64 {
-			return &usageError{command: cmd.CommandPath(), err: errors.New("--rows must be at least 1, --loaders 1 to 64")}
+	settingFlags(cmd, "kafka", "warehouse")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if err := o.check(flags); err != nil {
+			return &usageError{command: cmd.CommandPath(), err: err}
+		}
+		if o.servers, err = p.demoServers(cmd); err != nil {
+			return err
 		}
 		if o.seed == 0 {
 			o.seed = rand.Uint64N(1 << 32)
@@ -72,23 +92,37 @@ func (p *program) demo(ctx context.Context, o demoOptions, sabotage demo.Sabotag
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	show := &demoProgress{progress: newProgress(p.stderr)}
-	show.Note(fmt.Sprintf("seed %d: starting a Kafka broker and a PostgreSQL", o.seed))
+	config := demo.Config{
+		Rows: o.rows, Loaders: o.loaders, Chaos: o.chaos, Keep: o.keep, Seed: o.seed,
+		Servers: o.servers, Sabotage: sabotage, Executable: executable, Env: p.env,
+	}
 	defer func() {
-		if errors.Is(err, context.Canceled) {
+		var left *demo.LeftError
+		switch {
+		case !errors.Is(err, context.Canceled):
+		case errors.As(err, &left):
+			err = fmt.Errorf("interrupted; nothing was compared\n%w", left)
+		default:
 			err = errors.New("interrupted; nothing was compared")
 		}
 	}()
-	d, err := demo.Start(ctx, demo.Config{
-		Rows: o.rows, Loaders: o.loaders, Chaos: o.chaos, Keep: o.keep, Seed: o.seed,
-		Sabotage: sabotage, Executable: executable, Env: p.env, Progress: show,
-	})
+	if o.file != "" {
+		if config.File, config.Rows, err = p.demoFile(ctx, o); err != nil {
+			return err
+		}
+	}
+	show := &demoProgress{progress: newProgress(p.stderr)}
+	config.Progress = show
+	if config.Servers == nil {
+		show.Note(fmt.Sprintf("seed %d: starting a Kafka broker and a PostgreSQL", o.seed))
+	}
+	d, err := demo.Start(ctx, config)
 	if err != nil {
 		show.end()
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Close(err)) }()
-	show.start(o.rows)
+	show.start(config.Rows)
 	result, err := d.Run(ctx)
 	show.end()
 	if err != nil {
@@ -98,7 +132,10 @@ func (p *program) demo(ctx context.Context, o demoOptions, sabotage demo.Sabotag
 		return err
 	}
 	if o.keep {
-		fmt.Fprintf(p.stderr, "everything goes on running, until interrupted:\n  DATABASE_URL=%s\n  KAFKA_BROKERS=%s\n", result.DSN, result.Brokers)
+		fmt.Fprintf(p.stderr, "everything goes on running, until interrupted: the table %s, the topic %s\n", result.Table, result.Topic)
+		if o.servers == nil {
+			fmt.Fprintf(p.stderr, "  DATABASE_URL=%s\n  KAFKA_BROKERS=%s\n", result.DSN, result.Brokers)
+		}
 		<-ctx.Done()
 	}
 	if !result.Sound() {
@@ -120,16 +157,22 @@ type demoResult struct {
 	Altered           int64   `json:"altered"`
 	Seconds           float64 `json:"seconds"`
 	RowsPerSecond     int64   `json:"rows_per_second"`
-	DSN               string  `json:"dsn"`
+	DSN               string  `json:"dsn,omitempty"` // of embedded servers; the user's may have a password in it
 	Brokers           string  `json:"brokers"`
+	Table             string  `json:"table"`
+	Topic             string  `json:"topic"`
 }
 
 func (p *program) printDemo(r demo.Result, o demoOptions) error {
 	if *o.output == asJSON {
+		if o.servers != nil {
+			r.DSN = ""
+		}
 		return printJSON(p.stdout, demoResult{
 			RowsSent: r.Rows.Sent, RowsLoaded: r.Rows.Loaded, BatchesSent: r.Batches.Sent, BatchesLoaded: r.Batches.Loaded,
 			DuplicatesRefused: r.Duplicates, Kills: len(r.Kills), Lost: r.Rows.Lost, Doubled: r.Rows.Doubled, Altered: r.Rows.Altered,
 			Seconds: math.Round(r.Duration.Seconds()*1000) / 1000, RowsPerSecond: r.RowsPerSecond(), DSN: r.DSN, Brokers: r.Brokers,
+			Table: r.Table, Topic: r.Topic,
 		})
 	}
 	if o.chaos {

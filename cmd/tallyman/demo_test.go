@@ -61,7 +61,7 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("standard output is not one JSON object: %v\n%s", err, stdout)
 	}
 	want := []string{"altered", "batches_loaded", "batches_sent", "brokers", "doubled", "dsn", "duplicates_refused",
-		"kills", "lost", "rows_loaded", "rows_per_second", "rows_sent", "seconds"}
+		"kills", "lost", "rows_loaded", "rows_per_second", "rows_sent", "seconds", "table", "topic"}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(keys))); diff != "" {
 		t.Error(diff)
 	}

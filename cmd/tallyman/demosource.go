@@ -9,7 +9,6 @@ import (
 
 	"tallyman/cmd/tallyman/internal/demo"
 	"tallyman/cmd/tallyman/internal/settings"
-	"tallyman/schema"
 	"tallyman/source"
 )
 
@@ -24,13 +23,14 @@ func newDemoSource(p *program) *cobra.Command {
 	rows := cmd.Flags().Int64("rows", 0, "how many rows to append")
 	seed := cmd.Flags().Uint64("seed", 0, "what the rows are made from")
 	note := cmd.Flags().String("note", "", "the `file` to write each row to before it is appended")
+	manifest := cmd.Flags().String("manifest", "", "the dataset's manifest, a YAML `file`")
 	settingFlags(cmd, "kafka", "source")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := p.settings(cmd, settings.Kafka)
 		if err != nil {
 			return err
 		}
-		m, err := schema.ParseManifest(demo.Manifest)
+		m, err := readManifest(*manifest)
 		if err != nil {
 			return err
 		}

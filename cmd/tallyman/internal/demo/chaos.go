@@ -37,11 +37,11 @@ func (d *Demo) chaos(ctx context.Context) ([]Kill, error) {
 		return kills, err
 	}
 	d.config.Progress.Note("everything is loaded; now everything is read again from the log's start, and published a second time")
-	if err := d.command(ctx, "rewind", "rewind", Dataset); err != nil {
+	if err := d.command(ctx, "rewind", "rewind", d.manifest.Dataset.String()); err != nil {
 		return kills, err
 	}
-	if _, err := fmt.Fprintln(d.source.stdin, "republish"); err != nil {
-		return kills, fmt.Errorf("tell the source to publish again: %w", err)
+	if err := d.cargo.sendAgain(d); err != nil {
+		return kills, err
 	}
 	for i := range killsAgain {
 		if err := d.killInPass(ctx, 2, i, &kills); err != nil {

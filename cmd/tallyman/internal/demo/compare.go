@@ -21,13 +21,8 @@ type Count struct {
 func (c Count) Sound() bool { return c.Lost == 0 && c.Doubled == 0 && c.Altered == 0 }
 
 // The comparison's statements. They know the table's columns and nothing of the
-// loader: not its ledger, not its positions.
+// loader: not its ledger, not its positions. %[1]s is the table.
 const (
-	settingsSQL = `
-SET work_mem = '512MB';
-SET temp_buffers = '256MB';
-SET jit = off`
-
 	sentTableSQL = `
 CREATE TEMPORARY TABLE sent (
 	batch       uuid,
@@ -42,11 +37,11 @@ CREATE TEMPORARY TABLE sent (
 
 	copySentSQL = `COPY sent FROM STDIN`
 
-	analyzeSQL = `ANALYZE sent; ANALYZE public.conversions`
+	analyzeSQL = `ANALYZE sent; ANALYZE %[1]s`
 
 	totalsSQL = `
 SELECT (SELECT count(*) FROM sent), count(*), count(*) - count(DISTINCT event_id)
-FROM public.conversions`
+FROM %[1]s`
 
 	rowsSQL = `
 SELECT count(*) FILTER (WHERE loaded.here IS NULL),
@@ -57,11 +52,11 @@ SELECT count(*) FILTER (WHERE loaded.here IS NULL),
               (sent.batch, sent.occurred_at, sent.server, sent.campaign,
                sent.converted, sent.revenue, sent.attributes)))
 FROM sent
-FULL JOIN (SELECT true AS here, * FROM public.conversions) loaded USING (event_id)`
+FULL JOIN (SELECT true AS here, * FROM %[1]s) loaded USING (event_id)`
 
 	batchesSQL = `
 WITH sent AS (SELECT batch, count(*) AS n FROM sent GROUP BY batch),
-     loaded AS (SELECT _batch_id AS batch, count(*) AS n FROM public.conversions GROUP BY batch)
+     loaded AS (SELECT _batch_id AS batch, count(*) AS n FROM %[1]s GROUP BY batch)
 SELECT count(sent.n), count(loaded.n),
        count(*) FILTER (WHERE loaded.n IS NULL),
        count(*) FILTER (WHERE loaded.n > sent.n),
@@ -69,40 +64,31 @@ SELECT count(sent.n), count(loaded.n),
 FROM sent FULL JOIN loaded USING (batch)`
 )
 
-// compare compares the generator's file with the table, by plain SQL in a
-// session of its own. A batch counts as doubled if the table has more rows of
-// it than were sent, as altered if fewer, or if nobody sent it.
-func compare(ctx context.Context, dsn, file string) (rows, batches Count, err error) {
-	conn, err := pgx.Connect(ctx, dsn)
-	if err != nil {
-		return rows, batches, fmt.Errorf("connect to compare: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+// compare compares the generator's file with the table, by plain SQL. A batch
+// counts as doubled if the table has more rows of it than were sent, as altered
+// if fewer, or if nobody sent it.
+func compare(ctx context.Context, conn *pgx.Conn, file, table string) (rows, batches Count, err error) {
 	sent, err := os.Open(file)
 	if err != nil {
 		return rows, batches, fmt.Errorf("open the generator's file: %w", err)
 	}
 	defer func() { _ = sent.Close() }()
-
-	pg := conn.PgConn()
-	for _, statement := range []string{settingsSQL, sentTableSQL} {
-		if _, err := pg.Exec(ctx, statement).ReadAll(); err != nil {
-			return rows, batches, fmt.Errorf("prepare the comparison: %w", err)
-		}
+	if _, err := conn.Exec(ctx, sentTableSQL); err != nil {
+		return rows, batches, fmt.Errorf("prepare the comparison: %w", err)
 	}
-	if _, err := pg.CopyFrom(ctx, sent, copySentSQL); err != nil {
+	if _, err := conn.PgConn().CopyFrom(ctx, sent, copySentSQL); err != nil {
 		return rows, batches, fmt.Errorf("copy %s into the warehouse: %w", file, err)
 	}
-	if _, err := pg.Exec(ctx, analyzeSQL).ReadAll(); err != nil {
+	if _, err := conn.PgConn().Exec(ctx, fmt.Sprintf(analyzeSQL, table)).ReadAll(); err != nil {
 		return rows, batches, fmt.Errorf("analyze: %w", err)
 	}
-	if err := conn.QueryRow(ctx, totalsSQL).Scan(&rows.Sent, &rows.Loaded, &rows.Doubled); err != nil {
+	if err := conn.QueryRow(ctx, fmt.Sprintf(totalsSQL, table)).Scan(&rows.Sent, &rows.Loaded, &rows.Doubled); err != nil {
 		return rows, batches, fmt.Errorf("count rows: %w", err)
 	}
-	if err := conn.QueryRow(ctx, rowsSQL).Scan(&rows.Lost, &rows.Altered); err != nil {
+	if err := conn.QueryRow(ctx, fmt.Sprintf(rowsSQL, table)).Scan(&rows.Lost, &rows.Altered); err != nil {
 		return rows, batches, fmt.Errorf("compare rows: %w", err)
 	}
-	err = conn.QueryRow(ctx, batchesSQL).Scan(&batches.Sent, &batches.Loaded, &batches.Lost, &batches.Doubled, &batches.Altered)
+	err = conn.QueryRow(ctx, fmt.Sprintf(batchesSQL, table)).Scan(&batches.Sent, &batches.Loaded, &batches.Lost, &batches.Doubled, &batches.Altered)
 	if err != nil {
 		return rows, batches, fmt.Errorf("compare batches: %w", err)
 	}

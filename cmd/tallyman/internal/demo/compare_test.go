@@ -63,7 +63,7 @@ CREATE TABLE public.conversions (
 					t.Fatalf("%s: %v", sql, err)
 				}
 			}
-			rows, batches, err := compare(t.Context(), dsn, file)
+			rows, batches, err := compare(t.Context(), conn, file, "public.conversions")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,17 +1,20 @@
-// Package demo runs the whole of Tallyman on one machine and proves the result:
-// an embedded broker and PostgreSQL, one source process, several loader
-// processes of the same program, and at the end a comparison, by plain SQL, of
-// what the generator noted down with what the table holds.
+// Package demo runs the whole of Tallyman and proves the result: a source
+// process, several loader processes of the same program, and at the end a
+// comparison, by plain SQL, of what was sent with what the table holds.
 //
-// The demo process hosts the broker and starts everything else. Its children
-// are known by their ids, log to files and die with it. What it believes about
-// the outcome comes from two places that share no code with the loader: the
-// file that the generator writes before it appends, and the table.
+// What is sent is either made up, and noted in a file before it is appended, or
+// a file of the user's. What the demo believes about the outcome comes from two
+// places that share no code with the loader: that file, read by somebody else's
+// parser, and the table.
+//
+// It runs on an embedded broker and PostgreSQL, which the demo process hosts,
+// or as a guest on servers of the user's, where everything that it makes has a
+// random name and is removed at the end. The children are known by their ids,
+// log to files and die with the demo process.
 package demo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -21,8 +24,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"tallyman/internal/kafkaconn"
 	"tallyman/internal/sandbox"
 	"tallyman/schema"
 )
@@ -46,10 +51,12 @@ type Progress interface {
 
 // Config describes a demo.
 type Config struct {
-	Rows     int64 // at least 1
-	Loaders  int   // at least 1
-	Chaos    bool  // kill loaders, rewind, publish everything twice
-	Keep     bool  // leave the loaders running after the comparison
+	Rows     int64    // at least 1; of a file, what it has
+	File     *File    // what to load; nil: rows that the demo makes up
+	Servers  *Servers // whom to be a guest of; nil: embedded ones
+	Loaders  int      // at least 1
+	Chaos    bool     // kill loaders, rewind, publish everything twice
+	Keep     bool     // leave the loaders running after the comparison
 	Seed     uint64
 	Sabotage Sabotage
 	// Executable is this program, for the source and the loaders.
@@ -59,14 +66,27 @@ type Config struct {
 	Progress Progress
 }
 
+// Servers are the user's.
+type Servers struct {
+	Kafka kafkaconn.Config
+	URL   string // of PostgreSQL; what it leaves out comes from PGHOST and so on
+	// Args and Env are what the children are told besides, to reach them as the
+	// demo does.
+	Args []string
+	Env  []string
+}
+
 // Demo is a running demo. Close ends it.
 type Demo struct {
 	config   Config
+	cargo    cargo
 	manifest schema.Manifest
-	dir      string // everything that the demo writes
-	logs     string // of the children; kept if something fails
-	postgres *sandbox.Postgres
-	broker   *sandbox.Broker
+	dir      string            // everything that the demo writes
+	logs     string            // of the children; kept if something fails
+	postgres *sandbox.Postgres // nil: a guest
+	broker   *sandbox.Broker   // nil: a guest
+	guest    *guest            // nil: on embedded servers
+	kafka    *kafkaconn.Conn
 	source   *process
 	began    time.Time // the first row
 	watch    *watcher
@@ -83,7 +103,11 @@ const database = "postgres"
 // Start starts the servers and prepares the warehouse and the topic. On an
 // error everything is ended again.
 func Start(ctx context.Context, c Config) (*Demo, error) {
-	manifest, err := schema.ParseManifest(Manifest)
+	var cargo cargo = madeUp{}
+	if c.File != nil {
+		cargo = userFile{*c.File}
+	}
+	manifest, err := cargo.manifest()
 	if err != nil {
 		return nil, fmt.Errorf("read the demo's manifest: %w", err)
 	}
@@ -91,7 +115,7 @@ func Start(ctx context.Context, c Config) (*Demo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
-	d := &Demo{config: c, manifest: manifest, dir: dir, logs: filepath.Join(dir, "logs")}
+	d := &Demo{config: c, cargo: cargo, manifest: manifest, dir: dir, logs: filepath.Join(dir, "logs")}
 	if err := d.prepare(ctx); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err() // the rest is what came of it
@@ -105,15 +129,26 @@ func (d *Demo) prepare(ctx context.Context) error {
 	if err := os.Mkdir(d.logs, 0o755); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	if err := d.startServers(ctx); err != nil {
+	first := [][]string{{"init"}}
+	if d.config.Servers != nil {
+		made, err := d.beGuest(ctx)
+		if err != nil {
+			return err
+		}
+		if !made {
+			first = nil
+		}
+	} else if err := d.startServers(ctx); err != nil {
 		return err
 	}
-	manifest := filepath.Join(d.dir, "conversions.yaml")
-	if err := os.WriteFile(manifest, Manifest, 0o644); err != nil {
+	if err := os.WriteFile(d.manifestFile(), d.manifest.Canonical(), 0o644); err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
-	for _, args := range [][]string{{"init"}, {"dataset", "apply", manifest}} {
-		if err := d.command(ctx, strings.Join(args[:len(args)-len(args)/3], "-"), args...); err != nil {
+	if err := d.makeTopic(ctx); err != nil {
+		return err
+	}
+	for _, args := range append(first, []string{"dataset", "apply", d.manifestFile()}) {
+		if err := d.command(ctx, args[0], args...); err != nil {
 			return err
 		}
 	}
@@ -140,14 +175,39 @@ func (d *Demo) startServers(ctx context.Context) error {
 		})
 		return err
 	})
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	var err error
+	d.kafka, err = kafkaconn.New(kafkaconn.Config{Brokers: d.broker.Addrs()})
+	return err
 }
 
-// DSN is how to reach the demo's PostgreSQL.
-func (d *Demo) DSN() string { return d.postgres.DSN(database) }
+// manifestFile is where the children find the manifest. JSON is YAML, too.
+func (d *Demo) manifestFile() string { return filepath.Join(d.dir, "manifest.yaml") }
 
-// Brokers is how to reach the demo's Kafka.
-func (d *Demo) Brokers() string { return strings.Join(d.broker.Addrs(), ",") }
+// maxMessage is enough for the rows of any chunk of a file, whose text is
+// shorter than its tuples if the values are short, in bytes.
+const maxMessage = 8 << 20
+
+// makeTopic makes the dataset's topic, with as many partitions as the brokers
+// give a topic by themselves.
+func (d *Demo) makeTopic(ctx context.Context) error {
+	return d.kafka.CreateTopic(ctx, kafkaconn.NewTopic{
+		Name: d.manifest.Topic, Configs: map[string]string{"cleanup.policy": "delete", "max.message.bytes": fmt.Sprint(maxMessage)},
+	})
+}
+
+// DSN is how to reach the PostgreSQL.
+func (d *Demo) DSN() string {
+	if d.guest != nil {
+		return d.guest.url
+	}
+	return d.postgres.DSN(database)
+}
+
+// Brokers is how to reach the Kafka.
+func (d *Demo) Brokers() string { return strings.Join(d.kafka.Brokers(), ",") }
 
 // Run appends, loads and compares. The error is not about what the comparison
 // found; it is about a stall, though, if the comparison found nothing.
@@ -158,7 +218,7 @@ func (d *Demo) Run(ctx context.Context) (Result, error) {
 	}
 	d.watch = watch
 	d.began = time.Now()
-	if err := d.startSource(); err != nil {
+	if err := d.cargo.send(d); err != nil {
 		return Result{}, err
 	}
 	if d.config.Sabotage == DeleteRecords {
@@ -174,7 +234,10 @@ func (d *Demo) Run(ctx context.Context) (Result, error) {
 	if err != nil && !stalled {
 		return Result{}, err
 	}
-	result := Result{Kills: kills, Duration: time.Since(d.began), DSN: d.DSN(), Brokers: d.Brokers(), Duplicates: d.duplicates(ctx)}
+	result := Result{
+		Kills: kills, Duration: time.Since(d.began), DSN: d.DSN(), Brokers: d.Brokers(), Duplicates: d.duplicates(ctx),
+		Table: d.table(), Topic: d.manifest.Topic,
+	}
 	d.stopWatch()
 	if !d.config.Keep {
 		if err := d.stopProcesses(); err != nil {
@@ -184,8 +247,7 @@ func (d *Demo) Run(ctx context.Context) (Result, error) {
 	if stalled {
 		d.config.Progress.Note(err.Error())
 	}
-	d.config.Progress.Note("comparing the generator's file with the table, by plain SQL")
-	rows, batches, failure := compare(ctx, d.DSN(), d.sentFile())
+	rows, batches, failure := d.cargo.compare(ctx, d)
 	if failure != nil {
 		return Result{}, failure
 	}
@@ -203,51 +265,28 @@ func (d *Demo) work(ctx context.Context) ([]Kill, error) {
 	return nil, d.await(ctx, "everything to be loaded", readIn(1))
 }
 
-// sentFile is where the generator notes what it is about to append.
-func (d *Demo) sentFile() string { return filepath.Join(d.dir, "sent.copy") }
+// table is the quoted name of the view over the table.
+func (d *Demo) table() string {
+	return pgx.Identifier{d.manifest.Table.Schema, d.manifest.Table.Name}.Sanitize()
+}
 
-// environ is the environment of the children: this process's without what
-// would configure another warehouse or broker, and the demo's own.
+// environ is the environment of the children. On embedded servers it is this
+// process's without what would configure another warehouse or broker; on the
+// user's it is this process's, whose settings reach the same servers.
 func (d *Demo) environ(more ...string) []string {
 	var env []string
-	for _, e := range d.config.Env {
-		name, _, _ := strings.Cut(e, "=")
-		if !strings.HasPrefix(name, "TALLYMAN_") && !strings.HasPrefix(name, "PG") && name != "DATABASE_URL" && name != "KAFKA_BROKERS" {
-			env = append(env, e)
+	if d.guest != nil {
+		env = append(append(env, d.config.Env...), d.config.Servers.Env...)
+	} else {
+		for _, e := range d.config.Env {
+			name, _, _ := strings.Cut(e, "=")
+			if !strings.HasPrefix(name, "TALLYMAN_") && !strings.HasPrefix(name, "PG") && name != "DATABASE_URL" && name != "KAFKA_BROKERS" {
+				env = append(env, e)
+			}
 		}
 	}
-	env = append(env, "DATABASE_URL="+d.DSN(), "KAFKA_BROKERS="+d.Brokers(), "TALLYMAN_SOURCE_DIR="+filepath.Join(d.dir, "source"))
+	env = append(env, "TALLYMAN_WAREHOUSE_URL="+d.DSN(), "TALLYMAN_KAFKA_BROKERS="+d.Brokers(), "TALLYMAN_SOURCE_DIR="+filepath.Join(d.dir, "source"))
 	return append(env, more...)
-}
-
-func (d *Demo) startSource() error {
-	var err error
-	d.source, err = d.start(launch{
-		name:  "source",
-		args:  []string{"demo-source", fmt.Sprint("--rows=", d.config.Rows), fmt.Sprint("--seed=", d.config.Seed), "--note=" + d.sentFile()},
-		env:   d.environ(),
-		pipes: true,
-	})
-	if err != nil {
-		return err
-	}
-	go d.listen()
-	return nil
-}
-
-// listen takes in what the source reports, until its end.
-func (d *Demo) listen() {
-	report := json.NewDecoder(d.source.stdout)
-	for {
-		var s said
-		if report.Decode(&s) != nil {
-			return
-		}
-		d.mu.Lock()
-		d.said = s
-		d.mu.Unlock()
-		d.config.Progress.Sent(s.Rows)
-	}
 }
 
 // stopProcesses ends loaders and source in order; each must end well.
@@ -282,6 +321,12 @@ func (d *Demo) Close(failure error) error {
 	err := d.stopProcesses()
 	if errors.Is(failure, context.Canceled) {
 		failure, err = nil, nil
+	}
+	if d.guest != nil {
+		err = errors.Join(err, d.guest.leave())
+	}
+	if d.kafka != nil {
+		d.kafka.Close()
 	}
 	if d.postgres != nil {
 		err = errors.Join(err, d.postgres.Close())

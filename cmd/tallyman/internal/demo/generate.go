@@ -14,13 +14,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// Manifest describes the demo's dataset, in YAML.
+// conversions describes the dataset that is made up, in YAML.
 //
 //go:embed conversions.yaml
-var Manifest []byte
-
-// Dataset is the name in Manifest.
-const Dataset = "ads/conversions"
+var conversions []byte
 
 // batchRows is how many rows a batch has; the last may have fewer.
 const batchRows = 500

@@ -13,15 +13,17 @@ import (
 // loader is one loader process and where it answers.
 type loader struct {
 	*process
-	member  string // its name in the warehouse's list of sessions
+	member  string // what the demo calls it
+	name    string // what it is in the warehouse's list of sessions
 	admin   string // host:port of its metrics
 	refused int64  // batches, as last asked
 }
 
 // session is how the loader's connections to the warehouse are named.
-func (l *loader) session() string { return "tallyman/" + l.member }
+func (l *loader) session() string { return "tallyman/" + l.name }
 
-// sessionTimeout keeps the wait after a kill short; the embedded broker allows it.
+// sessionTimeout keeps the wait after a kill short; the embedded broker allows
+// it, which others mostly don't.
 const sessionTimeout = 1 * time.Second
 
 // startLoader starts a loader process.
@@ -30,15 +32,19 @@ func (d *Demo) startLoader(member string) (*loader, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := d.start(launch{name: member, args: []string{"load", Dataset}, env: d.environ(
-		"TALLYMAN_LOADER_MEMBER="+member,
-		"TALLYMAN_LOADER_SESSION_TIMEOUT="+sessionTimeout.String(),
-		"TALLYMAN_ADMIN_LISTEN="+admin,
-	)})
+	l := &loader{member: member, name: member, admin: admin}
+	env := d.environ("TALLYMAN_ADMIN_LISTEN=" + admin)
+	if d.guest != nil {
+		l.name = d.guest.name + "-" + member // nobody else's
+	} else {
+		env = append(env, "TALLYMAN_LOADER_SESSION_TIMEOUT="+sessionTimeout.String())
+	}
+	env = append(env, "TALLYMAN_LOADER_MEMBER="+l.name)
+	l.process, err = d.start(launch{name: member, args: []string{"load", d.manifest.Dataset.String()}, env: env})
 	if err != nil {
 		return nil, err
 	}
-	return &loader{process: p, member: member, admin: admin}, nil
+	return l, nil
 }
 
 func (d *Demo) startLoaders() error {

@@ -18,6 +18,7 @@ import (
 // id alone and dies with this process where the system can arrange that.
 type process struct {
 	name   string
+	finite bool   // it ends by itself, when its work is done
 	log    string // where its standard error goes
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser // nil unless asked for
@@ -28,15 +29,16 @@ type process struct {
 
 // launch describes a process to start.
 type launch struct {
-	name  string   // names the log file
-	args  []string // after the program's name
-	env   []string // whole
-	pipes bool     // connect stdin and stdout; else stdout goes to the log
+	name   string   // names the log file
+	finite bool     // see process
+	args   []string // after the program's name
+	env    []string // whole
+	pipes  bool     // connect stdin and stdout; else stdout goes to the log
 }
 
 // start starts a process whose log is kept in the demo's directory.
 func (d *Demo) start(l launch) (*process, error) {
-	p := &process{name: l.name, log: filepath.Join(d.logs, l.name+".log"), done: make(chan struct{})}
+	p := &process{name: l.name, finite: l.finite, log: filepath.Join(d.logs, l.name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("open log of %s: %w", l.name, err)
@@ -44,6 +46,10 @@ func (d *Demo) start(l launch) (*process, error) {
 	defer func() { _ = log.Close() }()
 	p.cmd = exec.Command(d.config.Executable, l.args...)
 	p.cmd.Env, p.cmd.Dir, p.cmd.Stderr, p.cmd.Stdout = l.env, d.dir, log, log
+	if d.guest != nil {
+		p.cmd.Dir = "" // where the user is, and what his configuration names
+		p.cmd.Args = append(p.cmd.Args, d.config.Servers.Args...)
+	}
 	if l.pipes {
 		p.cmd.Stdout = nil
 		if p.stdin, err = p.cmd.StdinPipe(); err != nil {

@@ -12,6 +12,8 @@ type Result struct {
 	Duration   time.Duration // from the first row appended until nothing was left to load
 	DSN        string
 	Brokers    string
+	Table      string // quoted, with its schema
+	Topic      string
 }
 
 // Sound says that the table holds exactly what was sent.

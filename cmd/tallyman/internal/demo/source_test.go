@@ -105,12 +105,12 @@ func TestSeedDecidesTheRows(t *testing.T) {
 
 func TestManifestFitsTheRows(t *testing.T) {
 	t.Parallel()
-	m, err := schema.ParseManifest(Manifest)
+	m, err := schema.ParseManifest(conversions)
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := newGenerator(1, 0).next()
-	if m.Dataset.String() != Dataset || len(m.Columns) != len(e.values()) {
+	if m.Dataset.String() != "ads/conversions" || len(m.Columns) != len(e.values()) {
 		t.Errorf("dataset %s of %d columns, rows of %d values", m.Dataset, len(m.Columns), len(e.values()))
 	}
 }

@@ -21,8 +21,15 @@ type view struct {
 // The watcher's statements. They are for showing progress and for knowing when
 // to compare; what the comparison says doesn't rest on them.
 const (
-	ledgerRowsSQL = `SELECT coalesce(sum(row_count), 0)::bigint FROM tallyman.loaded_elements`
-	positionsSQL  = `SELECT partition, next_offset FROM tallyman.positions`
+	ledgerRowsSQL = `
+SELECT coalesce(sum(row_count), 0)::bigint
+FROM tallyman.loaded_elements JOIN tallyman.revisions USING (revision_id)
+WHERE dataset = $1`
+
+	positionsSQL = `
+SELECT partition, next_offset
+FROM tallyman.positions JOIN tallyman.revisions USING (revision_id)
+WHERE dataset = $1`
 )
 
 // watcher looks at everything several times a second.
@@ -79,13 +86,18 @@ func (d *Demo) look(ctx context.Context, conn *pgx.Conn) (v view, err error) {
 	d.mu.Lock()
 	v.passes = d.said.Passes
 	d.mu.Unlock()
-	for _, p := range d.broker.Cluster().PartitionInfos(d.manifest.Topic) {
-		v.behind += p.HighWatermark
+	ends, err := d.kafka.HighWaters(ctx, d.manifest.Topic)
+	if err != nil {
+		return v, fmt.Errorf("watch the topic: %w", err)
 	}
-	if err := conn.QueryRow(ctx, ledgerRowsSQL).Scan(&v.rows); err != nil {
+	for _, end := range ends {
+		v.behind += end
+	}
+	dataset := d.manifest.Dataset.String()
+	if err := conn.QueryRow(ctx, ledgerRowsSQL, dataset).Scan(&v.rows); err != nil {
 		return v, fmt.Errorf("watch the ledger: %w", err)
 	}
-	rows, err := conn.Query(ctx, positionsSQL)
+	rows, err := conn.Query(ctx, positionsSQL, dataset)
 	if err != nil {
 		return v, fmt.Errorf("watch the positions: %w", err)
 	}
@@ -150,8 +162,8 @@ func (d *Demo) await(ctx context.Context, what string, done func(view) bool) err
 func (d *Demo) dead() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.source != nil && !d.source.running() {
-		return fmt.Errorf("the source has ended by itself: %w", d.source.ended())
+	if s := d.source; s != nil && !s.running() && (s.err != nil || !s.finite) {
+		return fmt.Errorf("the source has ended by itself: %w", s.ended())
 	}
 	for _, l := range d.loaders {
 		if l != nil && !l.running() {
