@@ -63,6 +63,7 @@ func TestExistingTableRefused(t *testing.T) {
 		for version, w := range warehouses {
 			t.Run(name+"/"+version, func(t *testing.T) {
 				w.t = t
+				defer forget(t, w)
 				execute(t, w.conn, "DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop", tc.table)
 				_, err := w.Apply(t.Context(), manifest(t, own))
 				refusal(t, err, "manifest_refused", tc.says)
@@ -77,7 +78,6 @@ func TestExistingTableRefused(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tc.says) {
 					t.Errorf("%v does not say %q", err, tc.says)
 				}
-				forget(t, w)
 			})
 		}
 	}
@@ -175,6 +175,7 @@ func TestExistingTableLoads(t *testing.T) {
 		for version, w := range warehouses {
 			t.Run(name+"/"+version, func(t *testing.T) {
 				w.t = t
+				defer forget(t, w)
 				execute(t, w.conn, "DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop", tc.table)
 				use(t, w, own)
 				p := w.partition(0)
@@ -189,7 +190,6 @@ func TestExistingTableLoads(t *testing.T) {
 				if n := w.count("SELECT coalesce(sum(id), 0) FROM shop.orders WHERE " + tc.check); n != 1+2+3+4 {
 					t.Errorf("the ids of rows that are right sum up to %d", n)
 				}
-				forget(t, w)
 			})
 		}
 	}
