@@ -163,7 +163,7 @@ func (s *badSite) stopped() []stop {
 		{"renamed", `"re\e[31mnamed"`, "column_mismatch", `column "k" is missing`, "ALTER TABLE %s RENAME k TO kk", "ALTER TABLE %s RENAME kk TO k"},
 		{"retyped", "retyped", "column_mismatch", `column "n" is numeric(10,2), the manifest needs bigint`,
 			"DROP VIEW retyped; ALTER TABLE %s ALTER n TYPE numeric(10,2)", "ALTER TABLE %s ALTER n TYPE bigint"},
-		{"required", "required", "unexpected", `null value in column "more"`, "ALTER TABLE %s ADD more text NOT NULL", "ALTER TABLE %s DROP more"},
+		{"required", "required", "column_mismatch", `column "more" is required (NOT NULL, without a default)`, "ALTER TABLE %s ADD more text NOT NULL", "ALTER TABLE %s DROP more"},
 		{"held", "held", "fewer_rows_copied", "took 0 of 3 rows", "CREATE TRIGGER hold_back BEFORE INSERT ON %s FOR EACH ROW EXECUTE FUNCTION hold_back()", "DROP TRIGGER hold_back ON %s"},
 	} {
 		st := s.stream(everyType("bad/"+c.name)+"table: {name: "+c.table+"}\n", lines(`{"k":"good"}`))
