@@ -103,8 +103,8 @@ func (m Manifest) faults() Faults {
 		}
 		if c.Type == "" {
 			add(path+".type", "is required: one of %s", typeNames())
-		} else if _, ok := c.Type.Facts(); !ok {
-			add(path+".type", "unknown type %s: one of %s", quote(string(c.Type)), typeNames())
+		} else if _, fault := c.Type.facts(); fault != "" {
+			add(path+".type", "%s", fault)
 		}
 	}
 	return fs

@@ -14,25 +14,59 @@ import (
 type ColumnType struct {
 	Name string // as in DDL
 	OID  uint32 // of the type in PostgreSQL's catalog
+	// Modifier is the type's, such as the digits of a numeric, as the catalog
+	// keeps it (pg_attribute.atttypmod); NoModifier without.
+	Modifier int32
+}
+
+// NoModifier is the modifier of a type that has none.
+const NoModifier = -1
+
+// postgresType is one of PostgreSQL's types and the array of it.
+type postgresType struct {
+	name       string
+	oid, array uint32
 }
 
 // postgresTypes binds each type of a manifest to exactly one of PostgreSQL's,
-// without a modifier, because binary COPY takes eight bytes of one type for
-// another without a word. The OIDs are those of pg_type.dat.
-var postgresTypes = map[schema.Type]ColumnType{
-	schema.Bool:        {"boolean", 16},
-	schema.Int64:       {"bigint", 20},
-	schema.Float64:     {"double precision", 701},
-	schema.Text:        {"text", 25},
-	schema.TimestampTZ: {"timestamp with time zone", 1184},
-	schema.UUID:        {"uuid", 2950},
-	schema.JSON:        {"json", 114},
+// because binary COPY takes eight bytes of one type for another without a
+// word. The OIDs are those of pg_type.dat.
+var postgresTypes = map[schema.Type]postgresType{
+	schema.Bool:        {"boolean", 16, 1000},
+	schema.Int16:       {"smallint", 21, 1005},
+	schema.Int32:       {"integer", 23, 1007},
+	schema.Int64:       {"bigint", 20, 1016},
+	schema.Float32:     {"real", 700, 1021},
+	schema.Float64:     {"double precision", 701, 1022},
+	schema.Decimal:     {"numeric", 1700, 1231},
+	schema.Text:        {"text", 25, 1009},
+	schema.Bytes:       {"bytea", 17, 1001},
+	schema.Date:        {"date", 1082, 1182},
+	schema.Time:        {"time without time zone", 1083, 1183},
+	schema.Timestamp:   {"timestamp without time zone", 1114, 1115},
+	schema.TimestampTZ: {"timestamp with time zone", 1184, 1185},
+	schema.UUID:        {"uuid", 2950, 2951},
+	schema.JSON:        {"json", 114, 199},
 }
 
 // Postgres returns what PostgreSQL calls a type; false: it has none for it.
 func Postgres(t schema.Type) (ColumnType, bool) {
-	c, ok := postgresTypes[t]
-	return c, ok
+	facts, known := t.Facts()
+	p, bound := postgresTypes[facts.Name]
+	if !known || !bound {
+		return ColumnType{}, false
+	}
+	c := ColumnType{Name: p.name, OID: p.oid, Modifier: NoModifier}
+	if facts.Name == schema.Decimal {
+		// make_numeric_typmod of src/backend/utils/adt/numeric.c; 4 is VARHDRSZ.
+		c.Modifier = int32(facts.Precision<<16|facts.Scale) + 4
+		c.Name = fmt.Sprintf("%s(%d,%d)", p.name, facts.Precision, facts.Scale)
+	}
+	if facts.Array {
+		c.OID = p.array
+		c.Name += "[]"
+	}
+	return c, true
 }
 
 // PostgresName quotes a table's name with its schema.

@@ -2,6 +2,7 @@ package ddl_test
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,10 +42,25 @@ func manifests(t *testing.T) map[string]schema.Manifest {
 
 func everyType() string {
 	var b strings.Builder
-	for _, t := range schema.Types() {
-		b.WriteString("- {name: a_" + string(t) + ", type: " + string(t) + "}\n")
+	for _, t := range everyTypeThere() {
+		fmt.Fprintf(&b, "- {name: 'a_%s', type: '%s'}\n", t, t)
 	}
 	return b.String()
+}
+
+// everyTypeThere is each type and the array of it, with some digits of decimals.
+func everyTypeThere() []schema.Type {
+	var all []schema.Type
+	for _, t := range schema.Types() {
+		variants := []schema.Type{t}
+		if t == schema.Decimal {
+			variants = []schema.Type{schema.MakeDecimal(12, 2), schema.MakeDecimal(1, 0), schema.MakeDecimal(1000, 1000)}
+		}
+		for _, v := range variants {
+			all = append(all, v, schema.ArrayOf(v))
+		}
+	}
+	return all
 }
 
 func statements(t *testing.T, m schema.Manifest) []string {
@@ -65,7 +81,7 @@ func statements(t *testing.T, m schema.Manifest) []string {
 // added is a nullable column of every type, and one of an odd name.
 func added() []schema.Column {
 	columns := []schema.Column{{Name: `it's "new"`, Type: schema.Text, Nullable: true}}
-	for _, t := range schema.Types() {
+	for _, t := range everyTypeThere() {
 		columns = append(columns, schema.Column{Name: "new_" + string(t), Type: t, Nullable: true})
 	}
 	return columns
@@ -118,25 +134,26 @@ func TestPostgresTakesIt(t *testing.T) {
 func checkColumns(t *testing.T, conn *pgx.Conn, m schema.Manifest) {
 	t.Helper()
 	type column struct {
-		Name string
-		OID  uint32
-		Type string
-		Null bool
+		Name     string
+		OID      uint32
+		Modifier int32
+		Type     string
+		Null     bool
 	}
 	var want []column
 	for _, c := range m.Columns {
 		k, _ := ddl.Postgres(c.Type)
-		want = append(want, column{c.Name, k.OID, k.Name, c.Nullable})
+		want = append(want, column{c.Name, k.OID, k.Modifier, k.Name, c.Nullable})
 	}
 	if m.BatchID {
-		want = append(want, column{schema.BatchIDColumn, 2950, "uuid", false})
+		want = append(want, column{schema.BatchIDColumn, 2950, ddl.NoModifier, "uuid", false})
 	}
 	for _, c := range added() {
 		k, _ := ddl.Postgres(c.Type)
-		want = append(want, column{c.Name, k.OID, k.Name, true})
+		want = append(want, column{c.Name, k.OID, k.Modifier, k.Name, true})
 	}
 	rows, err := conn.Query(t.Context(), `
-SELECT attname, atttypid, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute
+SELECT attname, atttypid, atttypmod, format_type(atttypid, atttypmod), NOT attnotnull FROM pg_attribute
 WHERE attrelid = $1::regclass AND attnum > 0 ORDER BY attnum`, ddl.PostgresName(ddl.Physical(m, 1)))
 	if err != nil {
 		t.Fatal(err)
@@ -152,10 +169,13 @@ WHERE attrelid = $1::regclass AND attnum > 0 ORDER BY attnum`, ddl.PostgresName(
 
 func TestEveryTypeIsBound(t *testing.T) {
 	t.Parallel()
-	for _, k := range schema.Types() {
+	for _, k := range everyTypeThere() {
 		if c, ok := ddl.Postgres(k); !ok || c.Name == "" || c.OID == 0 {
 			t.Errorf("%s is bound to %+v", k, c)
 		}
+	}
+	if c, ok := ddl.Postgres(schema.Decimal); ok {
+		t.Errorf("a decimal without digits is bound to %+v", c)
 	}
 	if _, err := ddl.PostgresTable(schema.Manifest{Columns: []schema.Column{{Name: "x", Type: "none"}}}, schema.Table{}); err == nil {
 		t.Error("a type that nobody knows was given a column")

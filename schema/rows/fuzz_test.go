@@ -2,11 +2,16 @@ package rows_test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
 	"math"
 	"math/big"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +54,8 @@ func isError(t *testing.T, dst []byte, err error) {
 	}
 }
 
+var decimalDigits = regexp.MustCompile(`\([0-9,]*\)`)
+
 // FuzzAppendNDJSON: it never panics; what it refuses, it refuses with an Error
 // and leaves dst alone; what it accepts walks as that many rows; each row is
 // JSON to the standard library too, which reads the same value of each column;
@@ -58,7 +65,8 @@ func FuzzAppendNDJSON(f *testing.F) {
 	for _, v := range values() {
 		for _, raw := range v.json {
 			if len(raw) < 10_000 {
-				f.Add([]byte(`{"n": 1, "` + string(v.typ) + `": ` + raw + "}\r\n{\"n\": 2}"))
+				name := decimalDigits.ReplaceAllString(string(v.typ), "")
+				f.Add([]byte(`{"n": 1, "` + name + `": ` + raw + "}\r\n{\"n\": 2}"))
 			}
 		}
 	}
@@ -110,53 +118,171 @@ func checkField(t *testing.T, typ schema.Type, raw json.RawMessage, field []byte
 	}
 	var s string
 	_ = json.Unmarshal(raw, &s)
-	var want []byte
-	switch typ {
+	facts, _ := typ.Facts()
+	if facts.Array {
+		checkArray(t, facts.Name, raw, field)
+		return
+	}
+	if want := wantField(t, facts, raw, s); !bytes.Equal(field, want) {
+		t.Fatalf("%s: %x for %q, want %x", typ, field, raw, want)
+	}
+}
+
+// checkArray checks each element of an array. Decimals in it have the digits
+// that everyType gives them.
+func checkArray(t *testing.T, name schema.Type, raw json.RawMessage, field []byte) {
+	t.Helper()
+	var elements []json.RawMessage
+	if err := json.Unmarshal(raw, &elements); err != nil {
+		t.Fatalf("array: accepted %q: %v", raw, err)
+	}
+	if len(elements) == 0 {
+		if len(field) != 12 || field[3] != 0 {
+			t.Fatalf("%x for an empty array", field)
+		}
+		return
+	}
+	if n := binary.BigEndian.Uint32(field[12:]); int(n) != len(elements) {
+		t.Fatalf("%d elements for %q", n, raw)
+	}
+	field = field[20:]
+	if name == schema.Decimal {
+		name = "decimal(12,2)"
+	}
+	for _, element := range elements {
+		length := int32(binary.BigEndian.Uint32(field))
+		field = field[4:]
+		if length < 0 {
+			checkField(t, name, element, nil)
+			continue
+		}
+		checkField(t, name, element, field[:length:length])
+		field = field[length:]
+	}
+	if len(field) > 0 {
+		t.Fatalf("%x follows the elements of %q", field, raw)
+	}
+}
+
+// wantField is the field that a value is; s is its text if it is a string.
+func wantField(t *testing.T, facts schema.Facts, raw json.RawMessage, s string) []byte {
+	t.Helper()
+	switch facts.Name {
 	case schema.Bool:
-		want = []byte{0}
 		if string(raw) == "true" {
-			want = []byte{1}
+			return []byte{1}
 		}
-	case schema.Int64:
+		return []byte{0}
+	case schema.Int16, schema.Int32, schema.Int64:
 		n, ok := new(big.Int).SetString(string(raw), 10)
-		if !ok || !n.IsInt64() {
-			t.Fatalf("int64: accepted %q", raw)
+		if bits := 8*facts.Size - 1; !ok || n.BitLen() > bits && new(big.Int).Not(n).BitLen() > bits {
+			t.Fatalf("%s: accepted %q", facts.Name, raw)
 		}
-		want = bigEndian(uint64(n.Int64()))
-	case schema.Float64:
-		switch s {
-		case "NaN":
-			want = bigEndian(math.Float64bits(math.NaN()))
-		case "Infinity":
-			want = bigEndian(math.Float64bits(math.Inf(1)))
-		case "-Infinity":
-			want = bigEndian(math.Float64bits(math.Inf(-1)))
-		default:
-			var n float64
-			if err := json.Unmarshal(raw, &n); err != nil {
-				t.Fatalf("float64: accepted %q: %v", raw, err)
-			}
-			want = bigEndian(math.Float64bits(n))
-		}
+		return bigEndian(uint64(n.Int64()))[8-facts.Size:]
+	case schema.Float32, schema.Float64:
+		return wantFloat(t, 8*facts.Size, raw, s)
+	case schema.Decimal:
+		return wantNumeric(t, facts, raw, s)
 	case schema.Text:
-		want = []byte(s)
-	case schema.TimestampTZ:
-		at, err := time.Parse(time.RFC3339Nano, strings.ToUpper(s))
-		if err != nil || at.Nanosecond()%1000 != 0 {
-			t.Fatalf("timestamptz: accepted %q: %v", raw, err)
+		return []byte(s)
+	case schema.Bytes:
+		var b []byte
+		if err := json.Unmarshal(raw, &b); err != nil {
+			t.Fatalf("bytes: accepted %q: %v", raw, err)
 		}
-		want = bigEndian(uint64(at.UnixMicro() - 946684800_000_000))
+		return b
+	case schema.Date, schema.Time, schema.Timestamp, schema.TimestampTZ:
+		return wantTime(t, facts.Name, s)
 	case schema.UUID:
 		id, err := uuid.Parse(s)
 		if err != nil {
 			t.Fatalf("uuid: accepted %q", raw)
 		}
-		want = id[:]
-	case schema.JSON:
-		want = raw
+		return id[:]
+	default:
+		return raw
 	}
-	if !bytes.Equal(field, want) {
-		t.Fatalf("%s: %x for %q, want %x", typ, field, raw, want)
+}
+
+func wantFloat(t *testing.T, bits int, raw json.RawMessage, s string) []byte {
+	t.Helper()
+	n, ok := map[string]float64{"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1)}[s]
+	if !ok {
+		var err error
+		if n, err = strconv.ParseFloat(string(raw), bits); err != nil {
+			t.Fatalf("float%d: accepted %q: %v", bits, raw, err)
+		}
+	}
+	if bits == 32 {
+		return bigEndian(uint64(math.Float32bits(float32(n))))[4:]
+	}
+	return bigEndian(math.Float64bits(n))
+}
+
+// wantNumeric makes PostgreSQL's numeric from a rational number.
+func wantNumeric(t *testing.T, facts schema.Facts, raw json.RawMessage, s string) []byte {
+	t.Helper()
+	if s == "" {
+		s = string(raw)
+	}
+	mantissa, _, _ := strings.Cut(strings.ToLower(s), "e")
+	r := new(big.Rat)
+	if strings.ContainsAny(mantissa, "123456789") {
+		if _, ok := r.SetString(s); !ok {
+			t.Fatalf("decimal: accepted %q", raw)
+		}
+	}
+	units := new(big.Rat).Mul(r, new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(facts.Scale)), nil)))
+	limit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(facts.Precision)), nil)
+	if !units.IsInt() || units.Num().CmpAbs(limit) >= 0 {
+		t.Fatalf("decimal: accepted %q, which does not fit", raw)
+	}
+	text := new(big.Rat).Abs(r).FloatString(facts.Scale)
+	whole, part, _ := strings.Cut(text, ".")
+	for len(whole)%4 != 0 {
+		whole = "0" + whole
+	}
+	for len(part)%4 != 0 {
+		part += "0"
+	}
+	weight, groups := len(whole)/4-1, whole+part
+	for strings.HasPrefix(groups, "0000") {
+		groups = groups[4:]
+		weight--
+	}
+	for strings.HasSuffix(groups, "0000") && len(groups)%4 == 0 {
+		groups = groups[:len(groups)-4]
+	}
+	if groups == "" {
+		weight = 0
+	}
+	want := binary.BigEndian.AppendUint16(nil, uint16(len(groups)/4))
+	want = binary.BigEndian.AppendUint16(want, uint16(int16(weight)))
+	want = binary.BigEndian.AppendUint16(want, map[bool]uint16{true: 0x4000}[r.Sign() < 0])
+	want = binary.BigEndian.AppendUint16(want, uint16(facts.Scale))
+	for ; groups != ""; groups = groups[4:] {
+		group, _ := strconv.Atoi(groups[:4])
+		want = binary.BigEndian.AppendUint16(want, uint16(group))
+	}
+	return want
+}
+
+func wantTime(t *testing.T, name schema.Type, s string) []byte {
+	t.Helper()
+	layout := map[schema.Type]string{
+		schema.Date: time.DateOnly, schema.Time: "15:04:05", schema.Timestamp: "2006-01-02T15:04:05", schema.TimestampTZ: time.RFC3339Nano,
+	}[name]
+	at, err := time.Parse(layout, strings.ToUpper(s))
+	if err != nil || at.Nanosecond()%1000 != 0 {
+		t.Fatalf("%s: accepted %q: %v", name, s, err)
+	}
+	switch name {
+	case schema.Date:
+		return bigEndian(uint64(at.Unix()/86400 - 10957))[4:]
+	case schema.Time:
+		return bigEndian(uint64(at.Sub(at.Truncate(24 * time.Hour)).Microseconds()))
+	default:
+		return bigEndian(uint64(at.UnixMicro() - 946684800_000_000))
 	}
 }
 
@@ -168,7 +294,7 @@ func bigEndian(n uint64) []byte {
 // refuses with an Error and leaves dst alone; what it accepts walks; and what
 // JSON spells the same way has the same encoding.
 func FuzzAppendText(f *testing.F) {
-	types := schema.Types()
+	types := valueTypes()
 	var codecs []*rows.Codec
 	for i, typ := range types {
 		codecs = append(codecs, newCodec(f, schema.Manifest{BatchID: true, Columns: []schema.Column{{Name: "v", Type: typ}}}))
@@ -190,28 +316,104 @@ func FuzzAppendText(f *testing.F) {
 		if err := codec.Walk(dst[len("before"):], 1, batchID); err != nil {
 			t.Fatalf("%s %q does not walk: %v", typ, text, err)
 		}
-		raw := text
-		switch typ {
-		case schema.Text, schema.TimestampTZ, schema.UUID:
-			if raw, err = json.Marshal(string(text)); err != nil {
-				t.Fatal(err)
-			}
-		case schema.JSON:
-			if raw = bytes.TrimSpace(text); len(raw) != len(text) || string(raw) == "null" || bytes.IndexByte(raw, '\n') >= 0 {
-				return // in NDJSON it is another value
-			}
-		case schema.Float64:
-			if !json.Valid(raw) {
-				raw = []byte(`"` + string(raw) + `"`)
-			}
+		facts, _ := typ.Facts()
+		raw, same := asJSON(t, facts, text)
+		if !same {
+			return
 		}
 		other, n, err := codec.AppendNDJSON([]byte("before"), batchID, []byte(`{"v":`+string(raw)+`}`))
 		if err == nil && (n != 1 || !bytes.Equal(other, dst)) {
 			t.Fatalf("%s %q is %x, as JSON %x", typ, text, dst, other)
 		}
 		// As text a few spellings more are possible.
-		if err != nil && (typ == schema.Text || typ == schema.UUID || typ == schema.JSON) {
+		relaxed := slices.Contains([]schema.Type{schema.Bool, schema.Int16, schema.Int32, schema.Int64, schema.Float32, schema.Float64, schema.Timestamp, schema.TimestampTZ}, facts.Name)
+		if err != nil && (facts.Array || !relaxed) {
 			t.Fatalf("%s %q is accepted, but not as JSON: %v", typ, text, err)
 		}
 	})
+}
+
+// asJSON spells a text field of a type in JSON; false: as JSON it is another value.
+func asJSON(t *testing.T, facts schema.Facts, text []byte) ([]byte, bool) {
+	t.Helper()
+	quoted, err := json.Marshal(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch {
+	case facts.Array || facts.Name == schema.JSON:
+		raw := bytes.Trim(text, " \t\r\n")
+		same := facts.Array || len(raw) == len(text) && string(raw) != "null"
+		return raw, same && bytes.IndexByte(raw, '\n') < 0
+	case facts.Name == schema.Bytes:
+		b, err := hex.DecodeString(string(text[2:]))
+		if err != nil {
+			t.Fatalf("bytes: accepted %q: %v", text, err)
+		}
+		quoted, err = json.Marshal(b)
+		return quoted, err == nil
+	case facts.Name == schema.Bool || facts.Size > 0 && json.Valid(text):
+		return text, true
+	}
+	return quoted, true
+}
+
+// FuzzWalkInside: whatever bytes a decimal or an array is, the walk never
+// panics; what walks fits the type as told by a plain reader, and a byte more or
+// less does not walk.
+func FuzzWalkInside(f *testing.F) {
+	types := []schema.Type{"decimal(9,4)", "int64[]", "text[]", "decimal(9,4)[]"}
+	var codecs []*rows.Codec
+	for i, typ := range types {
+		codecs = append(codecs, newCodec(f, pairs(typ)))
+		for _, v := range []any{"-12345.678", []any{1, nil, -1}, []string{"", "x"}, []any{"1.5", nil, 0}, []any{}} {
+			if tuple, err := codecs[i].Append(nil, batchID, []any{1, v}); err == nil {
+				f.Add(byte(i), tuple[18:len(tuple)-20])
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, which byte, field []byte) {
+		typ, codec := types[int(which)%len(types)], codecs[int(which)%len(types)]
+		if codec.Walk(fieldTuple(1, field), 1, batchID) != nil {
+			return
+		}
+		if codec.Walk(fieldTuple(1, append(bytes.Clone(field), 0)), 1, batchID) == nil || codec.Walk(fieldTuple(1, field[:len(field)-1]), 1, batchID) == nil {
+			t.Fatalf("%s: walks with a byte more or less: %x", typ, field)
+		}
+		if typ == types[0] {
+			checkNumeric(t, field)
+			return
+		}
+		if len(field) == 12 {
+			return
+		}
+		n := binary.BigEndian.Uint32(field[12:])
+		for rest := field[20:]; len(rest) > 0; n-- {
+			length := int32(binary.BigEndian.Uint32(rest))
+			rest = rest[4:]
+			if length < 0 {
+				continue
+			}
+			if typ == "int64[]" && length != 8 {
+				t.Fatalf("%s: walks with an element of %d bytes: %x", typ, length, field)
+			}
+			if typ == "decimal(9,4)[]" {
+				checkNumeric(t, rest[:length])
+			}
+			rest = rest[length:]
+		}
+		if n != 0 {
+			t.Fatalf("%s: walks with another number of elements: %x", typ, field)
+		}
+	})
+}
+
+// checkNumeric checks that a numeric fits decimal(9,4).
+func checkNumeric(t *testing.T, field []byte) {
+	t.Helper()
+	r, ok := new(big.Rat).SetString(readNumeric(field))
+	units := r.Mul(r, big.NewRat(10_000, 1))
+	if !ok || !units.IsInt() || units.Num().CmpAbs(big.NewInt(1_000_000_000)) >= 0 {
+		t.Fatalf("walks, but does not fit: %x", field)
+	}
 }

@@ -17,6 +17,14 @@ func unquote(raw []byte) ([]byte, error) {
 	return jsontext.AppendUnquote(nil, raw)
 }
 
+// unquoteFor returns the text of a value that has to be a string with something.
+func unquoteFor(raw []byte, what string) ([]byte, error) {
+	if !isString(raw) {
+		return nil, errKind(raw, "a string with "+what)
+	}
+	return unquote(raw)
+}
+
 func errKind(raw []byte, want string) error {
 	return fmt.Errorf("the JSON value %s, want %s", quote(raw), want)
 }
@@ -32,29 +40,6 @@ func boolJSON(dst, raw []byte) ([]byte, error) {
 	return appendBool(dst, raw[0] == 't'), nil
 }
 
-func int64JSON(dst, raw []byte) ([]byte, error) {
-	if !isNumber(raw) || bytes.ContainsAny(raw, ".eE") {
-		return dst, errKind(raw, "a number without point and exponent")
-	}
-	return int64Text(dst, raw)
-}
-
-func float64JSON(dst, raw []byte) ([]byte, error) {
-	if isNumber(raw) {
-		return appendDecimal(dst, raw)
-	}
-	if isString(raw) {
-		word, err := unquote(raw)
-		if err != nil {
-			return dst, err
-		}
-		if f, ok := special(string(word)); ok {
-			return appendFloat64(dst, f), nil
-		}
-	}
-	return dst, errKind(raw, `a number, "NaN", "Infinity" or "-Infinity"`)
-}
-
 func textJSON(dst, raw []byte) ([]byte, error) {
 	if !isString(raw) {
 		return dst, errKind(raw, "a string")
@@ -67,21 +52,39 @@ func textJSON(dst, raw []byte) ([]byte, error) {
 }
 
 func timeJSON(dst, raw []byte) ([]byte, error) {
-	if !isString(raw) {
-		return dst, errKind(raw, "a string with a time")
-	}
-	text, err := unquote(raw)
+	text, err := unquoteFor(raw, "a time")
 	if err != nil {
 		return dst, err
 	}
 	return appendTimeText(dst, text, rfc3339)
 }
 
-func uuidJSON(dst, raw []byte) ([]byte, error) {
-	if !isString(raw) {
-		return dst, errKind(raw, "a string with a UUID")
+func timestampJSON(dst, raw []byte) ([]byte, error) {
+	text, err := unquoteFor(raw, "a timestamp")
+	if err != nil {
+		return dst, err
 	}
-	text, err := unquote(raw)
+	return appendTimestamp(dst, text, rfc3339)
+}
+
+func dateJSON(dst, raw []byte) ([]byte, error) {
+	text, err := unquoteFor(raw, "a date")
+	if err != nil {
+		return dst, err
+	}
+	return appendDate(dst, text)
+}
+
+func clockJSON(dst, raw []byte) ([]byte, error) {
+	text, err := unquoteFor(raw, "a time of day")
+	if err != nil {
+		return dst, err
+	}
+	return appendClock(dst, text)
+}
+
+func uuidJSON(dst, raw []byte) ([]byte, error) {
+	text, err := unquoteFor(raw, "a UUID")
 	if err != nil {
 		return dst, err
 	}

@@ -51,9 +51,12 @@ func newDecoder(c *Codec) *decoder {
 // surrogates, \u0000, a value nested deeper than 1,000 levels, and more than 64
 // MiB of tuples that are also more than four times the value. By column type a
 // value is: true or false; a number without point and exponent; a number, or
-// one of the strings NaN, Infinity and -Infinity; a string; a string with a time
-// of RFC 3339; a string with any spelling of a UUID; any value but null, kept as
-// it is spelled. The error is *Error, and dst then comes back as it was.
+// one of the strings NaN, Infinity and -Infinity; a number or a string with one,
+// for decimals; a string; a string of base64 for bytes; a string with a date, a
+// time of day or a time of RFC 3339, without its zone for timestamp; a string
+// with any spelling of a UUID; any value but null, kept as it is spelled; an
+// array of these, in which null is NULL. The error is *Error, and dst then comes
+// back as it was.
 func (c *Codec) AppendNDJSON(dst []byte, id uuid.UUID, value []byte) ([]byte, int, error) {
 	d := c.decoder.Get().(*decoder)
 	defer d.release()

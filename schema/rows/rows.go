@@ -8,16 +8,25 @@
 // manifest has _batch_id, the 16 bytes of the batch's unique id. A field is
 //
 //	bool         1 byte, 0 or 1
-//	int64        8 bytes
-//	float64      8 bytes, IEEE 754
+//	int16        2 bytes; int32 4, int64 8
+//	float32      4 bytes, IEEE 754; float64 8
+//	decimal      PostgreSQL's numeric: head and digits of base 10,000
 //	text         UTF-8 without U+0000
+//	bytes        as they are
+//	date         4 bytes, days since 2000-01-01
+//	time         8 bytes, microseconds since midnight
+//	timestamp    8 bytes, microseconds since 2000-01-01T00:00:00
 //	timestamptz  8 bytes, microseconds since 2000-01-01T00:00:00Z
 //	uuid         16 bytes
 //	json         the JSON text as it was given
+//	T[]          PostgreSQL's array: head and elements, each as a field
+//
+// schema/batch/FORMAT.md has all of it for other languages.
 //
 // The encoders are strict: nothing is trimmed, normalised or repaired, but for
-// two things: a decimal number becomes the nearest float64, and Append cuts a
-// time to its microsecond. A row that they refuse leaves no trace in dst.
+// two things: a decimal number becomes the nearest float of its type, and Append
+// cuts a time to its microsecond, and to what its type has of it. A row that
+// they refuse leaves no trace in dst.
 package rows
 
 import (
@@ -77,9 +86,9 @@ func NewCodec(m schema.Manifest) (*Codec, error) {
 	}
 	c := &Codec{byName: make(map[string]int, len(m.Columns)), batchID: m.BatchID}
 	for i, col := range m.Columns {
-		facts, known := col.Type.Facts()
-		enc, encodable := encodersOf[col.Type]
-		if !known || !encodable {
+		facts, _ := col.Type.Facts()
+		enc, ok := encodersOf(facts)
+		if !ok {
 			return nil, fmt.Errorf("dataset %s, column %q: rows can't hold the type %q", m.Dataset, col.Name, col.Type)
 		}
 		if _, again := c.byName[col.Name]; again || col.Name == schema.BatchIDColumn {
@@ -124,10 +133,16 @@ func (c *Codec) SetID(b []byte, id uuid.UUID) {
 	}
 }
 
-// Append appends one native tuple. Values are, by column type: bool; int64 or any
-// Go integer that fits; float64; string; time.Time; uuid.UUID; json.RawMessage,
-// []byte or string for json; nil for NULL. A time is cut to its microsecond,
-// toward the past. The error is *Error, and dst then comes back as it was.
+// Append appends one native tuple. Values are, by column type: bool; any Go
+// integer that fits; float64 or float32 that the type holds exactly; string,
+// json.Number, *big.Int or any Go integer for decimals; string; []byte for bytes;
+// time.Time, or the text that JSON has, for date, time and timestamp; time.Time
+// for timestamptz; uuid.UUID; json.RawMessage, []byte or string for json; a slice
+// of these for arrays, in which a nil is NULL; nil for NULL. A nil slice is empty.
+//
+// Date, time and timestamp take what a time.Time shows in its own zone, each its
+// part of it. A time is cut to its microsecond, toward the past. The error is
+// *Error, and dst then comes back as it was.
 func (c *Codec) Append(dst []byte, id uuid.UUID, values []any) ([]byte, error) {
 	if len(values) != len(c.columns) {
 		return dst, &Error{Detail: fmt.Sprintf("%d values for %d columns", len(values), len(c.columns))}
@@ -156,9 +171,11 @@ type Field struct {
 
 // AppendText appends one native tuple from text fields in manifest order. By
 // column type a field is: true, false, t, f, 1 or 0 in any case; a decimal
-// integer; a decimal number, NaN, Infinity or -Infinity; any text; a time of
-// RFC 3339, or one with a blank for T or with the hour alone as its zone; any
-// spelling of a UUID; JSON, with the limits of AppendNDJSON. The error is *Error, and dst then comes back as it was.
+// integer; a decimal number, for floats also NaN, Infinity or -Infinity; any
+// text; \x and hexadecimal digits for bytes; YYYY-MM-DD; HH:MM:SS[.f]; a time of
+// RFC 3339, without its zone for timestamp, or one with a blank for T or with
+// the hour alone as its zone; any spelling of a UUID; JSON, with the limits of
+// AppendNDJSON; a JSON array. The error is *Error, and dst then comes back as it was.
 func (c *Codec) AppendText(dst []byte, id uuid.UUID, fields []Field) ([]byte, error) {
 	if len(fields) != len(c.columns) {
 		return dst, &Error{Detail: fmt.Sprintf("%d fields for %d columns", len(fields), len(c.columns))}

@@ -3,10 +3,11 @@ package rows
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/google/uuid"
+
+	"tallyman/schema"
 )
 
 func errType(v any, want string) error { return fmt.Errorf("a Go value of type %T, want %s", v, want) }
@@ -17,49 +18,6 @@ func boolValue(dst []byte, v any) ([]byte, error) {
 		return dst, errType(v, "bool")
 	}
 	return appendBool(dst, b), nil
-}
-
-func int64Value(dst []byte, v any) ([]byte, error) {
-	var n int64
-	switch v := v.(type) {
-	case int64:
-		n = v
-	case int:
-		n = int64(v)
-	case int32:
-		n = int64(v)
-	case int16:
-		n = int64(v)
-	case int8:
-		n = int64(v)
-	case uint32:
-		n = int64(v)
-	case uint16:
-		n = int64(v)
-	case uint8:
-		n = int64(v)
-	case uint64:
-		if v > math.MaxInt64 {
-			return dst, fmt.Errorf("%d does not fit int64", v)
-		}
-		n = int64(v)
-	case uint:
-		if uint64(v) > math.MaxInt64 {
-			return dst, fmt.Errorf("%d does not fit int64", v)
-		}
-		n = int64(v)
-	default:
-		return dst, errType(v, "int64 or another integer")
-	}
-	return appendInt64(dst, n), nil
-}
-
-func float64Value(dst []byte, v any) ([]byte, error) {
-	f, ok := v.(float64)
-	if !ok {
-		return dst, errType(v, "float64")
-	}
-	return appendFloat64(dst, f), nil
 }
 
 func textValue(dst []byte, v any) ([]byte, error) {
@@ -75,7 +33,51 @@ func timeValue(dst []byte, v any) ([]byte, error) {
 	if !ok {
 		return dst, errType(v, "time.Time")
 	}
-	return appendTime(dst, t.Unix(), t.Nanosecond()/1000)
+	return appendTime(dst, schema.TimestampTZ, t.Unix(), t.Nanosecond()/1000)
+}
+
+// timestampValue takes the date and the time of day that t shows in its zone.
+func timestampValue(dst []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case time.Time:
+		return appendTime(dst, schema.Timestamp, shown(v), v.Nanosecond()/1000)
+	case string:
+		return appendTimestamp(dst, v, rfc3339)
+	}
+	return dst, errType(v, "time.Time or string")
+}
+
+// dateValue takes the date that t shows in its zone.
+func dateValue(dst []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case time.Time:
+		return appendDays(dst, shown(v))
+	case string:
+		return appendDate(dst, v)
+	}
+	return dst, errType(v, "time.Time or string")
+}
+
+// clockValue takes the time of day that t shows in its zone.
+func clockValue(dst []byte, v any) ([]byte, error) {
+	switch v := v.(type) {
+	case time.Time:
+		hour, minute, second := v.Clock()
+		return appendMicros(dst, hour*3600+minute*60+second, v.Nanosecond()/1000), nil
+	case string:
+		return appendClock(dst, v)
+	}
+	return dst, errType(v, "time.Time or string")
+}
+
+// shown returns what a clock in t's zone shows, as seconds since 1970 there.
+func shown(t time.Time) int64 {
+	_, offset := t.Zone()
+	seconds := t.Unix()
+	if seconds > endSeconds*1000 || seconds < minSeconds*1000 { // far outside of every type, and the sum might overflow
+		return seconds
+	}
+	return seconds + int64(offset)
 }
 
 func uuidValue(dst []byte, v any) ([]byte, error) {

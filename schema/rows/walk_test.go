@@ -88,6 +88,76 @@ func TestWalk(t *testing.T) {
 	}
 }
 
+// Inside of decimals and arrays it is told what PostgreSQL would bend without a
+// word, or refuse in a way that is not the batch's fault. Whatever walks,
+// PostgreSQL takes as it is: TestWhatWalksIsTaken.
+func TestWalkLooksInside(t *testing.T) {
+	t.Parallel()
+	const one = "\x00\x01\x00\x00\x00\x00\x00\x02" + "\x00\x01"     // 1.00
+	const head = "\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x17" // one dimension, no NULL, of int4
+	const two = head + "\x00\x00\x00\x02\x00\x00\x00\x01" + "\x00\x00\x00\x04\x00\x00\x00\x05" + "\xff\xff\xff\xff"
+	for _, tc := range []struct {
+		typ         schema.Type
+		field, want string // empty: it walks
+	}{
+		{"decimal(3,2)", one, ``},
+		{"decimal(3,2)", "\x00\x00\x00\x00\x00\x00\x00\x00", ``},
+		{"decimal(3,2)", "\x00\x02\x00\x00\x40\x00\x00\x02" + "\x00\x09\x26\xac", ``},         // -9.99
+		{"decimal(3,2)", "\x00\x03\x00\x01\x00\x00\x3f\xff" + "\x00\x00\x00\x01\x00\x00", ``}, // zeros around it
+		{"decimal(3,2)", "", `0 bytes, a decimal has at least 8`},
+		{"decimal(3,2)", one[:7], `7 bytes, a decimal has at least 8`},
+		{"decimal(3,2)", one[:9], `9 bytes, want 10 for 1 digits of base 10,000`},
+		{"decimal(3,2)", one + "\x00", `11 bytes, want 10 for 1 digits of base 10,000`},
+		{"decimal(3,2)", "\xff\xff" + one[2:], `10 bytes, want 131078 for 65535 digits of base 10,000`},
+		{"decimal(3,2)", "\x00\x00\x00\x00\xc0\x00\x00\x00", `a sign of 0xc000: a decimal is positive or negative, no NaN or infinity`},
+		{"decimal(3,2)", "\x00\x00\x00\x00\xd0\x00\x00\x20", `a sign of 0xd000: a decimal is positive or negative, no NaN or infinity`},
+		{"decimal(3,2)", one[:6] + "\x40\x00" + one[8:], `a scale of 16384, at most 16383 is possible`},
+		{"decimal(3,2)", one[:8] + "\x27\x10", `the digit 10000 of base 10,000`},
+		{"decimal(3,2)", one[:8] + "\x00\x0a", `a number that does not fit decimal(3,2): it has more than 1 digits before the point`},
+		{"decimal(3,2)", "\x00\x01\x7f\xff" + one[4:], `a number that does not fit decimal(3,2): it has more than 1 digits before the point`},
+		{"decimal(3,2)", "\x00\x01\x80\x00" + one[4:], `a number that does not fit decimal(3,2): it has more than 2 digits after the point`},
+		{"decimal(3,2)", "\x00\x01\xff\xff\x00\x00\x00\x04" + "\x00\x0a", `a number that does not fit decimal(3,2): it has more than 2 digits after the point`}, // 0.0010 would be rounded
+		{"decimal(3,2)", "\x00\x01\xff\xff\x00\x00\x00\x01" + "\x00\x64", `a number that does not fit decimal(3,2): it has more than 1 digits after the point`}, // 0.01 shown as 0.0 would be cut
+		{"decimal(3,3)", "\x00\x01\x00\x00\x00\x00\x00\x00" + "\x00\x01", `a number that does not fit decimal(3,3): it has more than 0 digits before the point`},
+		{"decimal(3,3)", "\x00\x01\xff\xff\x00\x00\x00\x03" + "\x27\x06", ``}, // 0.999
+
+		{"int32[]", two, ``},
+		{"int32[]", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x17", ``},
+		{"int32[]", "", `0 bytes, an array has at least 12`},
+		{"int32[]", head, `12 bytes, an array with elements has at least 20`},
+		{"int32[]", "\x00\x00\x00\x00" + head[4:] + "\x00", `1 bytes follow an array without elements`},
+		{"int32[]", "\x00\x00\x00\x02" + two[4:], `an array of 2 dimensions, want one`},
+		{"int32[]", "\xff\xff\xff\xff" + two[4:], `an array of 4294967295 dimensions, want one`},
+		{"int32[]", head[:7] + "\x02" + two[8:], `an array with the flags 0x2, want 0 or 1`},
+		{"int32[]", head[:11] + "\x15" + two[12:], `an array of elements of type 21, want 23`},
+		{"int32[]", head + "\x00\x00\x00\x00\x00\x00\x00\x01", `an array of 0 elements counted from 1: want them counted from 1, and no dimension if there are none`},
+		{"int32[]", head + "\x00\x00\x00\x01\xff\xff\xff\xff\xff\xff\xff\xff", `an array of 1 elements counted from -1: want them counted from 1, and no dimension if there are none`},
+		{"int32[]", head + "\xff\xff\xff\xff" + two[16:], `the array ends after 2 of 4294967295 elements`},
+		{"int32[]", two[:len(two)-1], `the array ends after 1 of 2 elements`},
+		{"int32[]", two + "\x00", `1 bytes follow the last of 2 elements`},
+		{"int32[]", two[:len(two)-1] + "\xfe", `element 2: a length of -2`},
+		{"int32[]", head + "\x00\x00\x00\x01\x00\x00\x00\x01" + "\x00\x00\x00\x02\x00\x05", `element 1: 2 bytes, want 4`},
+		{"text[]", head[:11] + "\x19\x00\x00\x00\x01\x00\x00\x00\x01" + "\x00\x00\x00\x02\x41", `element 1: 2 bytes, but only 1 are left in the array`},
+		{"text[]", head[:11] + "\x19\x00\x00\x00\x01\x00\x00\x00\x01" + "\x7f\xff\xff\xff\x41", `element 1: 2147483647 bytes, but only 1 are left in the array`},
+		{"decimal(3,2)[]", head[:10] + "\x06\xa4\x00\x00\x00\x01\x00\x00\x00\x01" + "\x00\x00\x00\x08\x00\x00\x00\x00\xc0\x00\x00\x00",
+			`element 1: a sign of 0xc000: a decimal is positive or negative, no NaN or infinity`},
+	} {
+		codec := newCodec(t, schema.Manifest{Columns: []schema.Column{{Name: "v", Type: tc.typ}}})
+		tuple := binary.BigEndian.AppendUint32([]byte{0, 1}, uint32(len(tc.field)))
+		err := codec.Walk(append(tuple, tc.field...), 1, batchID)
+		if tc.want == "" {
+			if err != nil {
+				t.Errorf("%s %x: %v", tc.typ, tc.field, err)
+			}
+			continue
+		}
+		var e *rows.Error
+		if !errors.As(err, &e) || e.Error() != `row 1, column "v": `+tc.want {
+			t.Errorf("%s %x:\n got %v\nwant %s", tc.typ, tc.field, err, tc.want)
+		}
+	}
+}
+
 // FuzzWalk: it never panics; what walks is exactly the tuples that it says it
 // is, as told by a plain reader of the layout; it walks with no other count and
 // no other id; and cut anywhere it does not walk.

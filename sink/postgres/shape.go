@@ -68,7 +68,7 @@ type column struct {
 	kind     string // pg_type.typtype
 	typeName string
 	base     uint32 // the type itself, or what a domain is over
-	modifier int32  // of base, such as a length; -1: none
+	modifier int32  // of base, such as a length, or ddl.NoModifier
 	computed bool   // generated, or an identity that takes no value
 	required bool   // NOT NULL, and nothing gives it a value if no row does
 }
@@ -147,7 +147,7 @@ const (
 // the bytes of one type for another without a word.
 var alternatives = map[schema.Type][]alternative{
 	schema.Text: {
-		{"character varying without a length", func(c column) bool { return c.oid == oidVarchar && c.modifier == -1 }},
+		{"character varying without a length", func(c column) bool { return c.oid == oidVarchar && c.modifier == ddl.NoModifier }},
 		{"citext", func(c column) bool { return c.kind == "b" && c.typeName == "citext" }},
 		{"an enum", func(c column) bool { return c.kind == "e" }},
 	},
@@ -162,7 +162,7 @@ func (c column) takes(t schema.Type, existing bool) bool {
 	if !ok {
 		return false
 	}
-	if c.base == want.OID && c.modifier == -1 && (existing || c.kind != "d") {
+	if c.base == want.OID && c.modifier == want.Modifier && (existing || c.kind != "d") {
 		return true
 	}
 	return existing && slices.ContainsFunc(alternatives[t], func(a alternative) bool { return a.takes(c) })

@@ -13,13 +13,40 @@ COMMENT ON VIEW "marketing"."b" IS 'Dataset a/b: its active revision.';
 ALTER TABLE "marketing"."b__r1"
     ADD COLUMN "it's ""new""" text,
     ADD COLUMN "new_bool" boolean,
+    ADD COLUMN "new_bool[]" boolean[],
+    ADD COLUMN "new_bytes" bytea,
+    ADD COLUMN "new_bytes[]" bytea[],
+    ADD COLUMN "new_date" date,
+    ADD COLUMN "new_date[]" date[],
+    ADD COLUMN "new_decimal(12,2)" numeric(12,2),
+    ADD COLUMN "new_decimal(12,2)[]" numeric(12,2)[],
+    ADD COLUMN "new_decimal(1,0)" numeric(1,0),
+    ADD COLUMN "new_decimal(1,0)[]" numeric(1,0)[],
+    ADD COLUMN "new_decimal(1000,1000)" numeric(1000,1000),
+    ADD COLUMN "new_decimal(1000,1000)[]" numeric(1000,1000)[],
+    ADD COLUMN "new_float32" real,
+    ADD COLUMN "new_float32[]" real[],
     ADD COLUMN "new_float64" double precision,
+    ADD COLUMN "new_float64[]" double precision[],
+    ADD COLUMN "new_int16" smallint,
+    ADD COLUMN "new_int16[]" smallint[],
+    ADD COLUMN "new_int32" integer,
+    ADD COLUMN "new_int32[]" integer[],
     ADD COLUMN "new_int64" bigint,
+    ADD COLUMN "new_int64[]" bigint[],
     ADD COLUMN "new_json" json,
+    ADD COLUMN "new_json[]" json[],
     ADD COLUMN "new_text" text,
+    ADD COLUMN "new_text[]" text[],
+    ADD COLUMN "new_time" time without time zone,
+    ADD COLUMN "new_time[]" time without time zone[],
+    ADD COLUMN "new_timestamp" timestamp without time zone,
+    ADD COLUMN "new_timestamp[]" timestamp without time zone[],
     ADD COLUMN "new_timestamptz" timestamp with time zone,
-    ADD COLUMN "new_uuid" uuid;
+    ADD COLUMN "new_timestamptz[]" timestamp with time zone[],
+    ADD COLUMN "new_uuid" uuid,
+    ADD COLUMN "new_uuid[]" uuid[];
 
 CREATE OR REPLACE VIEW "marketing"."b" AS
-SELECT "x", "it's ""new""", "new_bool", "new_float64", "new_int64", "new_json", "new_text", "new_timestamptz", "new_uuid"
+SELECT "x", "it's ""new""", "new_bool", "new_bool[]", "new_bytes", "new_bytes[]", "new_date", "new_date[]", "new_decimal(12,2)", "new_decimal(12,2)[]", "new_decimal(1,0)", "new_decimal(1,0)[]", "new_decimal(1000,1000)", "new_decimal(1000,1000)[]", "new_float32", "new_float32[]", "new_float64", "new_float64[]", "new_int16", "new_int16[]", "new_int32", "new_int32[]", "new_int64", "new_int64[]", "new_json", "new_json[]", "new_text", "new_text[]", "new_time", "new_time[]", "new_timestamp", "new_timestamp[]", "new_timestamptz", "new_timestamptz[]", "new_uuid", "new_uuid[]"
 FROM "marketing"."b__r1";
