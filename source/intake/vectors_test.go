@@ -48,6 +48,7 @@ type wantChunk struct {
 }
 
 type nativeVector struct {
+	Manifest string `json:"manifest"` // empty: orders
 	Format   Format `json:"format"`
 	Content  string `json:"content"`
 	ID       string `json:"id"`
@@ -65,7 +66,7 @@ func readVectors(t testing.TB) vectors {
 	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)
 	}
-	if len(v.Chunks) < 20 || len(v.Native) != 2 {
+	if len(v.Chunks) < 20 || len(v.Native) != 4 {
 		t.Fatalf("%d and %d vectors", len(v.Chunks), len(v.Native))
 	}
 	return v
@@ -161,7 +162,10 @@ func manifest(t testing.TB, text string) schema.Manifest {
 func TestNativeVectors(t *testing.T) {
 	t.Parallel()
 	for _, v := range readVectors(t).Native {
-		got, _, err := encodeText(t, manifest(t, orders), "", v.Format, v.Content)
+		if v.Manifest == "" {
+			v.Manifest = orders
+		}
+		got, _, err := encodeText(t, manifest(t, v.Manifest), "", v.Format, v.Content)
 		if err != nil {
 			t.Fatalf("%s: %v", v.Format, err)
 		}
