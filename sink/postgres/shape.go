@@ -135,9 +135,10 @@ type alternative struct {
 	takes func(c column) bool
 }
 
-// The OIDs of types that no manifest type is bound to, as in pg_type.dat.
+// The OIDs of types that no manifest type is bound to as they are, as in pg_type.dat.
 const (
 	oidVarchar = 1043
+	oidNumeric = 1700 // which decimals are bound to with their digits
 	oidJSONB   = 3802
 )
 
@@ -154,6 +155,18 @@ var alternatives = map[schema.Type][]alternative{
 	schema.JSON: {
 		{"jsonb", func(c column) bool { return c.oid == oidJSONB }},
 	},
+	schema.Decimal: {
+		{"numeric without digits", func(c column) bool { return c.base == oidNumeric && c.modifier == ddl.NoModifier }},
+	},
+}
+
+// alternativesOf returns what else a column for t may be. A column for an array is nothing else.
+func alternativesOf(t schema.Type) []alternative {
+	facts, _ := t.Facts()
+	if facts.Array {
+		return nil
+	}
+	return alternatives[facts.Name]
 }
 
 // takes says that the column takes values of a type of the manifest.
@@ -165,7 +178,7 @@ func (c column) takes(t schema.Type, existing bool) bool {
 	if c.base == want.OID && c.modifier == want.Modifier && (existing || c.kind != "d") {
 		return true
 	}
-	return existing && slices.ContainsFunc(alternatives[t], func(a alternative) bool { return a.takes(c) })
+	return existing && slices.ContainsFunc(alternativesOf(t), func(a alternative) bool { return a.takes(c) })
 }
 
 // accepted names the types that a column for t can have.
@@ -173,7 +186,7 @@ func accepted(t schema.Type, existing bool) string {
 	want, _ := ddl.Postgres(t)
 	names := []string{want.Name}
 	if existing {
-		for _, a := range alternatives[t] {
+		for _, a := range alternativesOf(t) {
 			names = append(names, a.name)
 		}
 		names = append(names, "a domain over "+want.Name)
