@@ -25,26 +25,37 @@ type columnDocument struct {
 	Type     Type   `json:"type"`
 }
 
-// tableDocument has every key but existing, which is there only if it is true:
-// manifests were hashed before there was one.
+// tableDocument has every key, but for those that are there only if they say
+// something: manifests were hashed before there were any.
 type tableDocument struct {
-	Existing bool   `json:"existing,omitempty"`
-	Name     string `json:"name"`
-	Schema   string `json:"schema"`
+	Existing   bool            `json:"existing,omitempty"`
+	Indexes    []indexDocument `json:"indexes,omitempty"`
+	Name       string          `json:"name"`
+	PrimaryKey []string        `json:"primary_key,omitempty"`
+	Schema     string          `json:"schema"`
+}
+
+type indexDocument struct {
+	Columns []string `json:"columns"`
+	Unique  bool     `json:"unique"`
 }
 
 // Canonical returns the canonical form: JSON by RFC 8785 (sorted keys, no
-// space, shortest escapes) with every default written out, but for table.existing.
+// space, shortest escapes) with every default written out, but for those of
+// table.existing, table.indexes and table.primary_key.
 func (m Manifest) Canonical() []byte {
 	doc := document{
 		BatchID: m.BatchID,
 		Columns: make([]columnDocument, len(m.Columns)),
 		Dataset: m.Dataset.String(),
-		Table:   tableDocument{Existing: m.Existing, Name: m.Table.Name, Schema: m.Table.Schema},
+		Table:   tableDocument{Existing: m.Existing, Name: m.Table.Name, PrimaryKey: m.PrimaryKey, Schema: m.Table.Schema},
 		Topic:   m.Topic,
 	}
 	for i, c := range m.Columns {
 		doc.Columns[i] = columnDocument{Name: c.Name, Nullable: c.Nullable, Type: c.Type}
+	}
+	for _, x := range m.Indexes {
+		doc.Table.Indexes = append(doc.Table.Indexes, indexDocument(x))
 	}
 	text, err := json.Marshal(doc)
 	if err != nil {
@@ -85,6 +96,10 @@ func ParseCanonical(text []byte) (Manifest, error) {
 	}
 	for i, c := range doc.Columns {
 		m.Columns[i] = Column{Name: c.Name, Type: c.Type, Nullable: c.Nullable}
+	}
+	m.PrimaryKey = doc.Table.PrimaryKey
+	for _, x := range doc.Table.Indexes {
+		m.Indexes = append(m.Indexes, Index(x))
 	}
 	if err := m.Validate(); err != nil {
 		return Manifest{}, fmt.Errorf("parse manifest: %w", err)

@@ -1,6 +1,9 @@
 package schema
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Difference is one thing in which a manifest differs from an earlier one of
 // its dataset.
@@ -43,6 +46,12 @@ func Compare(earlier, later Manifest) []Difference {
 	}
 	if earlier.BatchID != later.BatchID {
 		misfit("batch_id", "keep it as it was", "%t instead of %t", later.BatchID, earlier.BatchID)
+	}
+	if !slices.Equal(earlier.PrimaryKey, later.PrimaryKey) {
+		misfit("table.primary_key", "keep it as it was, or make a dataset of another name", "%q instead of %q", later.PrimaryKey, earlier.PrimaryKey)
+	}
+	if !sameIndexes(earlier.Indexes, later.Indexes) {
+		misfit("table.indexes", "keep them as they were; an index may be made in the warehouse at any time, without the manifest", "are others")
 	}
 	all = append(all, compareColumns(earlier, later)...)
 	return all

@@ -45,6 +45,10 @@ type Manifest struct {
 	Topic   string
 	Table   Table
 	Columns []Column
+	// PrimaryKey lists the columns of the table's primary key; nil: none.
+	PrimaryKey []string
+	// Indexes are the table's indexes beside its primary key.
+	Indexes []Index
 	// Existing says that the table was not made by Tallyman and is used as it is:
 	// without a view, and without _batch_id.
 	Existing bool

@@ -107,7 +107,7 @@ func (m Manifest) faults() Faults {
 			add(path+".type", "%s", fault)
 		}
 	}
-	return fs
+	return append(fs, m.keyFaults()...)
 }
 
 // topicFault returns what is wrong with a topic's name by Kafka's rules, or "".

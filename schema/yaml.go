@@ -29,9 +29,11 @@ func ParseManifest(text []byte) (Manifest, error) {
 		"columns":  func(n *yaml.Node) { m.Columns = r.columns(n) },
 		"table": func(n *yaml.Node) {
 			r.mapping(n, "table", keys{
-				"schema":   func(n *yaml.Node) { r.string(n, "table.schema", &m.Table.Schema) },
-				"name":     func(n *yaml.Node) { r.string(n, "table.name", &m.Table.Name) },
-				"existing": func(n *yaml.Node) { r.bool(n, "table.existing", &m.Existing) },
+				"schema":      func(n *yaml.Node) { r.string(n, "table.schema", &m.Table.Schema) },
+				"name":        func(n *yaml.Node) { r.string(n, "table.name", &m.Table.Name) },
+				"existing":    func(n *yaml.Node) { r.bool(n, "table.existing", &m.Existing) },
+				"indexes":     func(n *yaml.Node) { m.Indexes = r.indexes(n) },
+				"primary_key": func(n *yaml.Node) { m.PrimaryKey = r.names(n, "table.primary_key") },
 			})
 		},
 	})
@@ -178,6 +180,43 @@ func (r *reader) columns(n *yaml.Node) []Column {
 		})
 	}
 	return columns
+}
+
+func (r *reader) indexes(n *yaml.Node) []Index {
+	r.lines["table.indexes"] = n.Line
+	n = resolve(n)
+	if n.Kind != yaml.SequenceNode {
+		r.wrong(n, "table.indexes", "a list of {columns, unique}")
+		return nil
+	}
+	if len(n.Content) == 0 {
+		return nil // as if it were not said
+	}
+	indexes := make([]Index, len(n.Content))
+	for i, item := range n.Content {
+		path := fmt.Sprintf("table.indexes[%d]", i)
+		x := &indexes[i]
+		r.mapping(item, path, keys{
+			"columns": func(n *yaml.Node) { x.Columns = r.names(n, path+".columns") },
+			"unique":  func(n *yaml.Node) { r.bool(n, path+".unique", &x.Unique) },
+		})
+	}
+	return indexes
+}
+
+// names reads a list of columns' names.
+func (r *reader) names(n *yaml.Node, path string) []string {
+	r.lines[path] = n.Line
+	n = resolve(n)
+	if n.Kind != yaml.SequenceNode {
+		r.wrong(n, path, "a list of columns")
+		return nil
+	}
+	names := make([]string, len(n.Content))
+	for i, item := range n.Content {
+		r.string(item, fmt.Sprintf("%s[%d]", path, i), &names[i])
+	}
+	return names
 }
 
 // check adds what Validate finds, at the line of its path or of the nearest

@@ -83,7 +83,8 @@ func Physical(m schema.Manifest, number int) schema.Table {
 }
 
 // PostgresTable returns the statements that create the physical table of a
-// revision: the manifest's columns, then _batch_id if the manifest has it.
+// revision: the manifest's columns, then _batch_id if the manifest has it; its
+// primary key and indexes.
 func PostgresTable(m schema.Manifest, physical schema.Table) ([]string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE %s (", PostgresName(physical))
@@ -103,9 +104,21 @@ func PostgresTable(m schema.Manifest, physical schema.Table) ([]string, error) {
 	if m.BatchID {
 		fmt.Fprintf(&b, ",\n    %s uuid NOT NULL", quote(schema.BatchIDColumn))
 	}
+	if m.PrimaryKey != nil {
+		fmt.Fprintf(&b, ",\n    PRIMARY KEY (%s)", quoteAll(m.PrimaryKey))
+	}
 	b.WriteString("\n)")
-	statements := []string{b.String(), comment("TABLE", physical, fmt.Sprintf("Rows of dataset %s, loaded by tallyman. Read them through %s.",
-		m.Dataset, PostgresName(m.Table)))}
+	statements := []string{b.String()}
+	for _, x := range m.Indexes {
+		unique := ""
+		if x.Unique {
+			unique = "UNIQUE "
+		}
+		// PostgreSQL finds a name that is free.
+		statements = append(statements, fmt.Sprintf("CREATE %sINDEX ON %s (%s)", unique, PostgresName(physical), quoteAll(x.Columns)))
+	}
+	statements = append(statements, comment("TABLE", physical, fmt.Sprintf("Rows of dataset %s, loaded by tallyman. Read them through %s.",
+		m.Dataset, PostgresName(m.Table))))
 	if m.BatchID {
 		statements = append(statements, fmt.Sprintf("COMMENT ON COLUMN %s.%s IS %s", PostgresName(physical), quote(schema.BatchIDColumn),
 			literal("The unique id of the batch that the row came with.")))
@@ -169,6 +182,15 @@ func comment(kind string, t schema.Table, text string) string {
 
 // quote quotes an identifier.
 func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// quoteAll quotes a list of identifiers.
+func quoteAll(names []string) string {
+	quoted := make([]string, len(names))
+	for i, name := range names {
+		quoted[i] = quote(name)
+	}
+	return strings.Join(quoted, ", ")
+}
 
 // literal quotes a string under standard_conforming_strings, which is
 // PostgreSQL's default, whatever it is set to: one with a backslash is written

@@ -28,6 +28,8 @@ func manifests(t *testing.T) map[string]schema.Manifest {
 		"every-type": "dataset: a/every-type\ncolumns:\n" + everyType(),
 		"no-batch-id": "dataset: a/b\nbatch_id: false\ntable: {schema: marketing}\n" +
 			"columns: [{name: x, type: int64}]\n",
+		"keys": "dataset: a/b\ntable: {primary_key: [id, 'a\"b;--'], indexes: [{columns: [at, id]}, {columns: ['a\"b;--', prices], unique: true}, {columns: [_batch_id]}]}\n" +
+			"columns: [{name: id, type: int64}, {name: 'a\"b;--', type: text}, {name: at, type: timestamp, nullable: true}, {name: prices, type: 'decimal(12,2)[]'}]\n",
 		"names": "dataset: a/b\ntable: {schema: \"Größe; DROP\", name: \"it's \\\"quoted\\\" \\\\ \"}\n" +
 			"columns: [{name: 'a\"b;--', type: text}, {name: select, type: bool, nullable: true}]\n",
 	} {
