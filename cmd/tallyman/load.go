@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -206,8 +207,8 @@ func (l *loads) revisions(ctx context.Context) ([]sink.Revision, error) {
 		if d.Revision.State != sink.Active || l.want != (schema.Ref{}) && d.Revision.Manifest.Dataset != l.want.Dataset {
 			continue
 		}
-		if l.want.Hash != "" && l.want.Hash != d.Hash {
-			return nil, fmt.Errorf("dataset %s is loaded by manifest %s, not by %s", l.want.Dataset, d.Hash, l.want.Hash)
+		if l.want.Hash != "" && !slices.ContainsFunc(d.Manifests, func(a postgres.AppliedManifest) bool { return a.Hash == l.want.Hash }) {
+			return nil, fmt.Errorf("dataset %s takes no rows by manifest %s: tallyman dataset show %[1]s tells by which it does", l.want.Dataset, l.want.Hash)
 		}
 		found = append(found, d.Revision)
 	}
