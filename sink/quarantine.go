@@ -80,7 +80,9 @@ type Listing struct {
 
 // Judge decides what a message is: something to load, something for quarantine,
 // or neither, which is a message that carries no batch.
-type Judge func(Message) (*Element, *Dead)
+// by is the manifest that the message names and that the revision's table takes
+// rows by; nil: it names none, or none that is known.
+type Judge func(m Message, by *schema.Manifest) (*Element, *Dead)
 
 // RedriveResult is what became of a message that was tried again.
 type RedriveResult struct {

@@ -31,12 +31,7 @@ func TestBadInputNoManifest(t *testing.T) {
 	st.passed(p)
 	st.check(p)
 
-	// What an apply of a manifest with a column more leaves behind.
-	s.exec("ALTER TABLE " + st.table() + " ADD COLUMN more text")
-	s.exec("INSERT INTO tallyman.datasets (dataset, manifest_hash, manifest, topic) VALUES ($1, $2, $3::text::json, $4)",
-		later.Dataset.String(), later.Hash(), string(later.Canonical()), later.Topic)
-	s.exec("UPDATE tallyman.revisions SET manifest_hash = $1", later.Hash())
-	p = s.load()
+	succeed(t, s.env, "dataset", "apply", file(t, "later.yaml", after))
 	states := func() string {
 		var all string
 		const sql = `SELECT string_agg(reason || ' ' || state, ', ' ORDER BY kafka_offset) FROM tallyman.quarantine`

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"tallyman/loader/consume"
+	"tallyman/schema"
 	"tallyman/sink"
 )
 
@@ -20,9 +21,14 @@ func NewJudge(r sink.Revision, skew time.Duration) (sink.Judge, error) {
 }
 
 // Judge decides about a message as about one that was read.
-func (h *Handler) Judge(m sink.Message) (*sink.Element, *sink.Dead) { return h.decoder.message(m) }
+func (h *Handler) Judge(m sink.Message, by *schema.Manifest) (*sink.Element, *sink.Dead) {
+	return h.decoder.message(m, by)
+}
 
 // message judges a message that is no longer a record of a log.
-func (d *decoder) message(m sink.Message) (*sink.Element, *sink.Dead) {
+func (d *decoder) message(m sink.Message, by *schema.Manifest) (*sink.Element, *sink.Dead) {
+	if by != nil {
+		_ = d.add(by) // with a type that this release can't read it stays unknown
+	}
 	return d.judge(&consume.Record{Message: m})
 }

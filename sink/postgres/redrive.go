@@ -46,7 +46,13 @@ func (q *quarantine) Redrive(ctx context.Context, r sink.Revision, key sink.Kept
 	if detail := k.incomplete(); detail != "" {
 		return k.refused(detail), nil
 	}
-	element, dead := judge(k.Message)
+	var named *schema.Manifest
+	if ref, err := schema.ParseRef(k.Message.Header("ce_dataschema")); err == nil && ref.Hash != "" {
+		if named, err = q.w.Manifest(ctx, r, ref.Hash); err != nil {
+			return sink.RedriveResult{}, err
+		}
+	}
+	element, dead := judge(k.Message, named)
 	switch {
 	case dead != nil:
 		return q.refuse(ctx, key, dead)

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"tallyman/internal/sandbox/sandboxtest"
+	"tallyman/schema"
 	"tallyman/schema/batch"
 	"tallyman/sink"
 	"tallyman/sink/postgres"
@@ -26,7 +27,7 @@ func (w *warehouse) bury(e sink.Element, reason batch.Reason) sink.KeptKey {
 
 // as is a judge for whom a message is an element.
 func as(e sink.Element) sink.Judge {
-	return func(sink.Message) (*sink.Element, *sink.Dead) { return &e, nil }
+	return func(sink.Message, *schema.Manifest) (*sink.Element, *sink.Dead) { return &e, nil }
 }
 
 // A redrive whose session ends in the middle leaves nothing, and can be
@@ -88,7 +89,7 @@ func TestRedriveOfWhatWasGivenUp(t *testing.T) {
 	w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{})
 	e := w.element(batch.NewID(), w.partition(0), 0, []any{int64(1), nil})
 	key := w.bury(e, batch.BadRows)
-	_, err := w.Quarantine().Redrive(t.Context(), w.revision, key, "", func(sink.Message) (*sink.Element, *sink.Dead) {
+	_, err := w.Quarantine().Redrive(t.Context(), w.revision, key, "", func(sink.Message, *schema.Manifest) (*sink.Element, *sink.Dead) {
 		if res, err := w.Quarantine().Discard(t.Context(), key, sink.Discard{Why: "no use"}); err != nil || res.Refused {
 			t.Errorf("discard: %+v, %v", res, err)
 		}

@@ -9,13 +9,14 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"tallyman/schema"
 	"tallyman/schema/batch"
 	"tallyman/sink"
 )
 
 // parsed judges a message as a loader does that has nothing against its time:
 // by its envelope and its rows.
-func (f *fixture) parsed(m sink.Message) (*sink.Element, *sink.Dead) {
+func (f *fixture) parsed(m sink.Message, _ *schema.Manifest) (*sink.Element, *sink.Dead) {
 	b, err := batch.Parse(m.Key, m.Value, m.Headers)
 	if err == nil {
 		if err = f.codec.Walk(b.Value, b.Rows, b.ID); err == nil {
@@ -327,9 +328,9 @@ func redriveCancelled(f *fixture) {
 	before := f.snapshot()
 	ctx, cancel := context.WithCancel(f.Context())
 	defer cancel()
-	_, err := f.w.NewQuarantine().Redrive(ctx, f.revision, f.lies()[0].Key, "", func(m sink.Message) (*sink.Element, *sink.Dead) {
+	_, err := f.w.NewQuarantine().Redrive(ctx, f.revision, f.lies()[0].Key, "", func(m sink.Message, by *schema.Manifest) (*sink.Element, *sink.Dead) {
 		cancel()
-		return f.parsed(m)
+		return f.parsed(m, by)
 	})
 	if !errors.Is(err, context.Canceled) {
 		f.Errorf("redrive: %v", err)
