@@ -33,8 +33,8 @@ test: ## run the tests; needs only Go
 	go test $(TEST_FLAGS) ./...
 
 .PHONY: test-all
-test-all: ## run every test with -race, those on real Apache Kafka too (JDK 17, Maven); a skip is a failure
-	TALLYMAN_REAL_KAFKA=1 go run ./internal/ci/noskip -race $(TEST_FLAGS) ./...
+test-all: ## run every test with -race, those on real Apache Kafka (JDK 17, Maven) and of Python too; a skip is a failure
+	TALLYMAN_REAL_KAFKA=1 TALLYMAN_PYTHON=1 go run ./internal/ci/noskip -race $(TEST_FLAGS) ./...
 
 .PHONY: bench
 bench: ## run the benchmarks
