@@ -33,8 +33,13 @@ test: ## run the tests; needs only Go
 	go test $(TEST_FLAGS) ./...
 
 .PHONY: test-all
-test-all: ## run every test with -race, those on real Apache Kafka (JDK 17, Maven) and of Python too; a skip is a failure
-	TALLYMAN_REAL_KAFKA=1 TALLYMAN_PYTHON=1 go run ./internal/ci/noskip -race $(TEST_FLAGS) ./...
+test-all: out/schemathesis/bin/schemathesis ## run every test with -race, those on real Apache Kafka (JDK 17, Maven) and of Python too; a skip is a failure
+	TALLYMAN_REAL_KAFKA=1 TALLYMAN_PYTHON=1 TALLYMAN_SCHEMATHESIS=$(CURDIR)/$< go run ./internal/ci/noskip -race $(TEST_FLAGS) ./...
+
+# It asks the HTTP daemon whatever its OpenAPI document allows.
+out/schemathesis/bin/schemathesis:
+	python3 -m venv out/schemathesis
+	out/schemathesis/bin/pip install --quiet schemathesis==4.32.5
 
 .PHONY: bench
 bench: ## run the benchmarks

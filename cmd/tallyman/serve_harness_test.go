@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"io"
 	"net/http"
 	"os"
@@ -117,14 +116,14 @@ func (s *served) get(path string) string {
 	if found == nil {
 		s.t.Fatalf("no admin listener\n%s", s.says())
 	}
-	_, body := request(s.t.Context(), s.t, http.MethodGet, "http://"+found[1]+path, "", nil)
+	_, body := request(s.t, http.MethodGet, "http://"+found[1]+path, "", nil)
 	return body
 }
 
 // request makes a request that has to be answered.
-func request(ctx context.Context, t *testing.T, method, url, body string, header http.Header) (status int, text string) {
+func request(t *testing.T, method, url, body string, header http.Header) (status int, text string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

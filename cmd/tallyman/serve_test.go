@@ -17,7 +17,7 @@ func TestServe(t *testing.T) {
 	s := newPushSite(t)
 	d := startServe(t, append(s.env, "TALLYMAN_ADMIN_LISTEN=127.0.0.1:0"), "--serve-manifests", filepath.Dir(s.manifest))
 	ndjson := http.Header{"Content-Type": {"application/x-ndjson"}}
-	status, body := request(t.Context(), t, http.MethodPost, d.url+"/v1/datasets/web/visits/batches", visitsNDJSON, ndjson)
+	status, body := request(t, http.MethodPost, d.url+"/v1/datasets/web/visits/batches", visitsNDJSON, ndjson)
 	if status != http.StatusAccepted || !strings.Contains(body, `"rows":2`) {
 		t.Errorf("answered %d %s", status, body)
 	}
@@ -86,6 +86,22 @@ func TestPushToADaemon(t *testing.T) {
 	fail(t, exitFailed, client, []string{"push", "web/others", "--manifest", strange, ndjson, "--to", d.url, "--token-file", tokens}, "404", "web/others")
 	fail(t, exitUsage, client, append(s.args(ndjson), "--to", "http://ingest.example.com"), "--to", "unencrypted")
 	fail(t, exitUsage, client, append(s.args(ndjson), "--to", "ingest.example.com"), "not the URL")
+}
+
+// A push that hands over more than the daemon takes in a second goes on when
+// the daemon says.
+func TestPushToADaemonThatIsBusy(t *testing.T) {
+	t.Parallel()
+	s := newPushSite(t)
+	d := startServe(t, append(s.env, "TALLYMAN_ADMIN_LISTEN=off", "TALLYMAN_SERVE_MANIFESTS="+s.manifest, "TALLYMAN_SERVE_RATE=3"))
+	r := invoke(t, s.env, append(s.args(s.file("long.csv", "n\n"+strings.Repeat("1\n", 5500))), "--to", d.url)...)
+	if r.status != exitDone {
+		t.Errorf("ended with %d", r.status)
+	}
+	contains(t, r.stdout, "long.csv: 5500 rows in 6 batches taken by")
+	contains(t, r.stderr, "a batch was not taken; trying again", "429")
+	d.drain()
+	s.expect(6, 6)
 }
 
 // A push waits for a daemon that is away, goes on when it is killed in the
