@@ -41,6 +41,10 @@ func (c Class) String() string {
 	}
 }
 
+// QuarantineFull is the reason of a Misconfigured error where a group would make
+// the dataset's quarantine larger than it may be. A part of the group may fit.
+const QuarantineFull batch.Reason = "quarantine_full"
+
 // Error is an error of a warehouse with its class.
 type Error struct {
 	Class Class

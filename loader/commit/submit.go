@@ -84,7 +84,12 @@ func (l *lane) failed(ctx context.Context, a *attempt, g *sink.Group, err error)
 	case sink.Retryable:
 		l.again(ctx, a, err)
 	default:
-		l.halt(ctx, a, stopReason(err), err)
+		reason := stopReason(err)
+		if reason == string(sink.QuarantineFull) && len(a.steps) > 1 {
+			l.halves(ctx, a) // up to the one that does not fit any more
+			return true
+		}
+		l.halt(ctx, a, reason, err)
 	}
 	return false
 }

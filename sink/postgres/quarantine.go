@@ -18,8 +18,6 @@ import (
 	"tallyman/sink"
 )
 
-const reasonQuarantineFull batch.Reason = "quarantine_full"
-
 // Payloads up to keepWhole bytes are kept whole, of larger ones the first
 // keepHead: a value of 100 MiB costs the server several times as much memory.
 const (
@@ -70,7 +68,7 @@ func (t *transaction) checkQuarantine(ctx context.Context) error {
 		more += int64(len(kept(t.plan.dead[i].Value)))
 	}
 	if have+more > limit {
-		return &sink.Error{Class: sink.Misconfigured, Reason: reasonQuarantineFull, Err: fmt.Errorf(
+		return &sink.Error{Class: sink.Misconfigured, Reason: sink.QuarantineFull, Err: fmt.Errorf(
 			"quarantine of %s holds %d bytes, %d more would exceed its limit of %d: see why batches are refused, or raise loader.quarantine_max_bytes",
 			t.group.Revision.Manifest.Dataset, have, more, limit)}
 	}
