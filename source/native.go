@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -69,18 +70,22 @@ func (s *Source) appendNative(ctx context.Context, tuples []byte) ([]Accepted, e
 	return accepted, nil
 }
 
-// AppendBatchNative is AppendBatch for rows that are native tuples already,
+// AppendBatchNative is AppendBatchAt for rows that are native tuples already,
 // with the batch's id. The tuples must not change afterwards.
-func (s *Source) AppendBatchNative(ctx context.Context, id uuid.UUID, tuples []byte) (Accepted, error) {
-	accepted, err := s.appendBatchNative(ctx, id, tuples)
+func (s *Source) AppendBatchNative(ctx context.Context, id uuid.UUID, at time.Time, tuples []byte) (Accepted, error) {
+	accepted, err := s.appendBatchNative(ctx, id, at, tuples)
 	if err != nil {
 		return Accepted{}, fmt.Errorf("append batch %s to %s: %w", id, s.cfg.Manifest.Dataset, err)
 	}
 	return accepted, nil
 }
 
-func (s *Source) appendBatchNative(ctx context.Context, id uuid.UUID, tuples []byte) (Accepted, error) {
+func (s *Source) appendBatchNative(ctx context.Context, id uuid.UUID, at time.Time, tuples []byte) (Accepted, error) {
 	if err := ctx.Err(); err != nil {
+		return Accepted{}, err
+	}
+	at, err := batch.TimeWith(id, at)
+	if err != nil {
 		return Accepted{}, err
 	}
 	ends, err := s.codec.Ends(nil, tuples, id)
@@ -89,10 +94,6 @@ func (s *Source) appendBatchNative(ctx context.Context, id uuid.UUID, tuples []b
 	}
 	if len(ends) == 0 {
 		return Accepted{}, errors.New("it has no rows")
-	}
-	at, err := batch.TimeOf(id)
-	if err != nil {
-		return Accepted{}, err
 	}
 	answer, err := s.acceptAlone(id, at, &encoded{value: tuples, ends: ends})
 	if err != nil {

@@ -55,16 +55,18 @@ func TestNativeBatchIsAnsweredAsTheFirstTime(t *testing.T) {
 	r := newRig(t).topic(nil)
 	s := r.open(nil)
 	id := batch.NewID()
-	first, err := s.AppendBatchNative(t.Context(), id, tuples(t, s, id, orders(3, "")))
+	at, err := batch.TimeOf(id)
+	noError(t, err)
+	first, err := s.AppendBatchNative(t.Context(), id, at, tuples(t, s, id, orders(3, "")))
 	noError(t, err)
 	noError(t, s.Close())
 	s = r.open(nil)
-	again, err := s.AppendBatchNative(t.Context(), id, tuples(t, s, id, orders(3, "")))
+	again, err := s.AppendBatchNative(t.Context(), id, at, tuples(t, s, id, orders(3, "")))
 	noError(t, err)
 	if diff := cmp.Diff(first, again); diff != "" || first.Rows != 3 || first.ID != id || first.Sequence != 1 {
 		t.Errorf("answered %+v, then (-first +again)\n%s", first, diff)
 	}
-	if _, err := s.AppendBatchNative(t.Context(), id, tuples(t, s, id, orders(2, ""))); !errors.Is(err, ErrIDConflict) {
+	if _, err := s.AppendBatchNative(t.Context(), id, at, tuples(t, s, id, orders(2, ""))); !errors.Is(err, ErrIDConflict) {
 		t.Errorf("other rows under the id are answered %v", err)
 	}
 }
@@ -75,11 +77,13 @@ func TestNativeRowsAreWalked(t *testing.T) {
 	r := newRig(t).topic(nil)
 	s := r.open(nil)
 	id := batch.NewID()
+	at, err := batch.TimeOf(id)
+	noError(t, err)
 	good := tuples(t, s, id, orders(2, ""))
 	for name, value := range map[string][]byte{
 		"cut short": good[:len(good)-1], "one byte": good[:1], "another's id": tuples(t, s, uuid.Nil, orders(2, "")), "no rows": nil,
 	} {
-		if _, err := s.AppendBatchNative(t.Context(), id, value); err == nil {
+		if _, err := s.AppendBatchNative(t.Context(), id, at, value); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

@@ -74,7 +74,7 @@ func (d *Daemon) appendBatch(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := idOf(r.Header.Values("Idempotency-Key"))
+	id, at, err := idOf(r.Header)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (d *Daemon) appendBatch(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), d.cfg.AnswerTimeout)
 	defer cancel()
 	// The tuples outlive the request in the journal's hands, for a moment.
-	accepted, err := set.source.AppendBatchNative(ctx, id, tuples)
+	accepted, err := set.source.AppendBatchNative(ctx, id, at, tuples)
 	if errors.Is(err, source.ErrTooLarge) {
 		return batchTooLarge(set)
 	}
@@ -112,7 +112,7 @@ func (d *Daemon) appendRows(w http.ResponseWriter, r *http.Request) error {
 	if media == batch.Native {
 		return newProblem(badMediaType, "native tuples name their batch: post them to its path, …/batches")
 	}
-	if r.Header.Get("Idempotency-Key") != "" {
+	if r.Header.Get("Idempotency-Key") != "" || r.Header.Get("Tallyman-Batch-Time") != "" {
 		return newProblem(badID, "rows that join a batch have no id of their own: post them to …/batches")
 	}
 	held := &lease{of: d.memory}
@@ -230,21 +230,45 @@ func mediaOf(r *http.Request) (string, error) {
 	return media, nil
 }
 
-// idOf returns the id of a batch: the one key that is given, bare or as a
-// structured field's string, or a new one.
-func idOf(keys []string) (uuid.UUID, error) {
-	switch len(keys) {
-	case 0:
-		return batch.NewID(), nil
-	case 1:
+// idOf returns the id of a batch and its time: the one key that is given, bare
+// or as a structured field's string, with the time that is given beside it, if
+// any; or a new id.
+func idOf(h http.Header) (uuid.UUID, time.Time, error) {
+	keys, times := h.Values("Idempotency-Key"), h.Values("Tallyman-Batch-Time")
+	fail := func(format string, args ...any) (uuid.UUID, time.Time, error) {
+		return uuid.Nil, time.Time{}, newProblem(badID, format, args...)
+	}
+	var id uuid.UUID
+	var err error
+	switch {
+	case len(keys) > 1 || len(times) > 1:
+		return fail("%d ids and %d times are given", len(keys), len(times))
+	case len(keys) == 0 && len(times) == 1:
+		return fail("the time %q is given, but no Idempotency-Key that it belongs to", times[0])
+	case len(keys) == 0:
+		id = batch.NewID()
 	default:
-		return uuid.Nil, newProblem(badID, "%d ids are given", len(keys))
+		key := strings.TrimSpace(keys[0])
+		if bare, quoted := strings.CutPrefix(key, `"`); quoted {
+			key = strings.TrimSuffix(bare, `"`)
+		}
+		if id, err = batch.ParseID(key); err != nil {
+			return uuid.Nil, time.Time{}, err
+		}
 	}
-	key := strings.TrimSpace(keys[0])
-	if bare, quoted := strings.CutPrefix(key, `"`); quoted {
-		key = strings.TrimSuffix(bare, `"`)
+	if len(times) == 0 {
+		at, err := batch.TimeOf(id)
+		if err != nil {
+			return fail("%v: send it as Tallyman-Batch-Time", err)
+		}
+		return id, at, nil
 	}
-	return batch.ParseID(key)
+	var told time.Time
+	if err := told.UnmarshalText([]byte(strings.TrimSpace(times[0]))); err != nil {
+		return fail("Tallyman-Batch-Time %q is not a time of RFC 3339 with a zone", times[0])
+	}
+	at, err := batch.TimeWith(id, told)
+	return id, at, err
 }
 
 // patience is more than an answer takes to be written to a client that reads.

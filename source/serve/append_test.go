@@ -103,6 +103,28 @@ func TestBatchIsTakenOnceUnderItsID(t *testing.T) {
 	r.wantRows("1 NULL", "1 NULL")
 }
 
+// Ids of the other versions are taken like those of version 7; that of version
+// 4 with its time, and with another time it is a conflict.
+func TestBatchUnderAnIDFromElsewhere(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	for _, id := range []string{uuid.Must(uuid.NewUUID()).String(), "1ec9414c-232a-6b00-b3c8-9f6bdeced846"} {
+		for range 2 {
+			if got := accepted[acceptedBatch](r, post("/batches", `{"n":1}`, "Idempotency-Key", id)); got.ID.String() != id {
+				t.Errorf("answered %+v, want id %s", got, id)
+			}
+		}
+	}
+	id := uuid.NewString()
+	for _, at := range []string{"2026-11-25T01:02:03.000004Z", "2026-11-25T02:02:03.0000049+01:00"} {
+		if got := accepted[acceptedBatch](r, post("/batches", `{"n":4}`, "Idempotency-Key", id, "Tallyman-Batch-Time", at)); got.ID.String() != id {
+			t.Errorf("answered %+v, want id %s", got, id)
+		}
+	}
+	r.refused(r.do(post("/batches", `{"n":4}`, "Idempotency-Key", id, "Tallyman-Batch-Time", "2026-11-25T01:02:03Z")), idConflict)
+	r.wantRows("1 NULL", "1 NULL", "4 NULL")
+}
+
 // Rows of requests at the same time share a batch.
 func TestRowsShareABatch(t *testing.T) {
 	t.Parallel()

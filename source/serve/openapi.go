@@ -76,7 +76,9 @@ func operation(r route) object {
 	content := object{batch.NDJSON: text, "text/csv": text}
 	if r.keyed {
 		parameters = append(parameters, header("Idempotency-Key",
-			"The batch's unique id, a UUID of version 7 or 8; without it the batch gets a new one", object{"type": "string", "format": "uuid"}))
+			"The batch's unique id, a UUID of version 1, 4, 6, 7 or 8; without it the batch gets a new one", object{"type": "string", "format": "uuid"}),
+			header("Tallyman-Batch-Time", "The batch's time, RFC 3339: needed with an id of version 4, and the same whenever that id is sent; of the others it is the time in the id",
+				object{"type": "string", "format": "date-time"}))
 		content[batch.Native] = object{"schema": object{"type": "string", "format": "binary"}}
 	}
 	op["parameters"] = parameters

@@ -58,7 +58,7 @@ type fact struct {
 // document are made from.
 func facts() map[kind]fact {
 	return map[kind]fact{
-		badID:            {http.StatusBadRequest, "The Idempotency-Key is not one id of an accepted version"},
+		badID:            {http.StatusBadRequest, "The Idempotency-Key is not one id of an accepted version, with its time"},
 		badBody:          {http.StatusBadRequest, "The body can't be read"},
 		unauthenticated:  {http.StatusUnauthorized, "A bearer token or a client certificate is needed"},
 		crossOrigin:      {http.StatusForbidden, "Another site's page made this request"},
@@ -170,7 +170,7 @@ func problemOf(err error) *problem {
 	case errors.As(err, &refused):
 		p = newProblem(badID, "%v", refused)
 	case errors.Is(err, source.ErrIDConflict):
-		p = newProblem(idConflict, "%v: other rows need an id of their own", source.ErrIDConflict)
+		p = newProblem(idConflict, "%v: other rows, or another time, need an id of their own", source.ErrIDConflict)
 	case errors.Is(err, source.ErrTooLarge):
 		p = newProblem(tooLarge, "%v", err)
 	case errors.Is(err, source.ErrDiskFull):

@@ -26,7 +26,12 @@ func TestRefusals(t *testing.T) {
 		says string // in the detail
 	}{
 		"id is none":          {post("/batches", `{"n":1}`, "Idempotency-Key", "monday"), badID, "monday"},
-		"id without a time":   {post("/batches", `{"n":1}`, "Idempotency-Key", uuid.NewString()), badID, "version 4"},
+		"id without a time":   {post("/batches", `{"n":1}`, "Idempotency-Key", uuid.NewString()), badID, "Tallyman-Batch-Time"},
+		"time of no time":     {post("/batches", `{"n":1}`, "Idempotency-Key", uuid.NewString(), "Tallyman-Batch-Time", "monday"), badID, "monday"},
+		"time out of range":   {post("/batches", `{"n":1}`, "Idempotency-Key", uuid.NewString(), "Tallyman-Batch-Time", "0001-01-01T00:00:00Z"), badID, "1582"},
+		"time of another id":  {post("/batches", `{"n":1}`, "Idempotency-Key", id, "Tallyman-Batch-Time", "2026-01-01T00:00:00Z"), badID, "not the time in the id"},
+		"time without an id":  {post("/batches", `{"n":1}`, "Tallyman-Batch-Time", "2026-01-01T00:00:00Z"), badID, "no Idempotency-Key"},
+		"time for rows":       {post("/rows", `{"n":1}`, "Tallyman-Batch-Time", "2026-01-01T00:00:00Z"), badID, "/batches"},
 		"nil id":              {post("/batches", `{"n":1}`, "Idempotency-Key", uuid.Nil.String()), badID, "nil"},
 		"two ids":             {ask{"POST", orders + "/batches", http.Header{"Content-Type": {batch.NDJSON}, "Idempotency-Key": {id, id}}, strings.NewReader(`{"n":1}`)}, badID, "2 ids"},
 		"id for rows":         {post("/rows", `{"n":1}`, "Idempotency-Key", id), badID, "/batches"},
