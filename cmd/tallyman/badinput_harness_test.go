@@ -469,6 +469,7 @@ func (st *stream) check(p *process) {
 	if diff := cmp.Diff(reasons, got); diff != "" {
 		t.Errorf("%s: status: %s", st.manifest.Dataset, diff)
 	}
+	st.checkListed()
 }
 
 // checkOne compares what became of one message with what was wanted.

@@ -44,6 +44,7 @@ func TestBadInputLarge(t *testing.T) {
 	bomb.produce("after a bomb", good("", ""))
 	bomb.passed(p)
 	bomb.check(p)
+	bomb.checkRedrive()
 	if more := p.heap() - rest; more > bombMemory {
 		t.Errorf("a bomb took %d MiB", more>>20)
 	} else {
@@ -77,6 +78,7 @@ func TestBadInputLarge(t *testing.T) {
 	large.produce("after 36 MiB", good("", ""))
 	large.passed(p)
 	large.check(p)
+	large.checkRedrive()
 	if more := p.heap() - rest; more > largeMemory {
 		t.Errorf("large messages took %d MiB", more>>20)
 	} else {

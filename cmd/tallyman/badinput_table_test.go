@@ -26,6 +26,8 @@ func TestBadInputTables(t *testing.T) {
 		st.passed(p)
 		st.check(p)
 	}
+	constraints.checkRedrive()
+	orphans.checkRedrive()
 	for _, stop := range stops {
 		stop.holds(p)
 	}

@@ -51,6 +51,7 @@ func TestBadInput(t *testing.T) {
 	for _, st := range []*stream{input, values} {
 		st.passed(p)
 		st.check(p)
+		st.checkRedrive()
 	}
 	p.checkLog()
 }
