@@ -38,7 +38,8 @@ func TestDemoFile(t *testing.T) {
 		"-3,\"tab\there\",,2024-02-29 12:00:00.5+01:00,\"NA\",[]\r\n"
 	var gz bytes.Buffer
 	w := gzip.NewWriter(&gz)
-	if _, err := w.Write([]byte(`{"a":1.5,"b":"x\ty\\N","c":{"d": [1, 2]}}` + "\n" + `{"b":null,"a":-7,"c":"\u00fc"}`)); err != nil || w.Close() != nil {
+	if _, err := w.Write([]byte(`{"a":1.50,"b":"x\ty\\N","c":{"d": [1, 2]},"e":["a, \"b\"","\\",null,""],"f":[1, 2],"g":"2024-02-29","h":"12:30:00.5","i":"2024-02-29T12:30:00","k":1e300}` + "\n" +
+		`{"b":null,"a":-12345678901234567890,"c":"\u00fc","e":[],"f":[null],"k":2}`)); err != nil || w.Close() != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {

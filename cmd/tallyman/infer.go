@@ -28,8 +28,8 @@ func newDatasetInfer(p *program) *cobra.Command {
 		Long: `Write a first manifest for a CSV or NDJSON file, or for standard input, to standard output.
 
 All rows are read, and a column gets the narrowest type that takes all its values and gives them
-back as they were written: 00123 and +49 170 stay text, and so do times without a zone. A push of
-the same file goes through with it. With --sample it rests on the first rows alone, and says so.
+back as they were written: 1.50 is a decimal, 00123 and 31.01.2024 stay text. A push of the same
+file goes through with it. With --sample it rests on the first rows alone, and says so.
 
 Comments tell what is yours to decide: which columns were never empty, which could be keys, and why
 a column is text. Columns keep the file's names, because a push finds them by these.`,

@@ -22,7 +22,7 @@ dataset: files/tills
 columns:
   - {name: id, type: int64, nullable: true}  # never empty, unique: a key?
   - {name: at, type: timestamptz, nullable: true}
-  - {name: amount, type: text, nullable: true}  # never empty, unique: a key?; float64 if NA is NULL, as --null NA says
+  - {name: amount, type: text, nullable: true}  # never empty, unique: a key?; decimal(18,1) if NA is NULL, as --null NA says
 `
 
 func TestDatasetInfer(t *testing.T) {
@@ -45,17 +45,17 @@ func TestDatasetInfer(t *testing.T) {
 	}
 	for name, text := range map[string]string{"tills.csv.gz": gz.String(), "tills.csv.zst": zst.String()} {
 		out := succeed(t, nil, "dataset", "infer", file(t, name, text), "--null", "NA", "--name", "shop/tills")
-		contains(t, out, "# From "+name, "dataset: shop/tills", "{name: amount, type: float64, nullable: true}")
+		contains(t, out, "# From "+name, "dataset: shop/tills", `{name: amount, type: "decimal(18,1)", nullable: true}`)
 	}
 	contains(t, succeed(t, nil, "dataset", "infer", file(t, "tills.csv", tills), "--sample", "1"),
-		"1 row, the first of more; a later row may need a wider type", "type: float64")
+		"1 row, the first of more; a later row may need a wider type", `type: "decimal(18,1)"`)
 
 	var stdout, stderr bytes.Buffer
 	p := program{stdin: strings.NewReader(`{"a":[1]}`), stdout: &stdout, stderr: &stderr}
 	if status := p.run(t.Context(), []string{"dataset", "infer", "-", "--format", "ndjson"}); status != exitDone {
 		t.Errorf("status %d: %s", status, &stderr)
 	}
-	contains(t, stdout.String(), "# From standard input", "dataset: files/rows", "{name: a, type: json")
+	contains(t, stdout.String(), "# From standard input", "dataset: files/rows", `{name: a, type: "int64[]"`)
 }
 
 func TestDatasetInferRefuses(t *testing.T) {

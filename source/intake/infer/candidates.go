@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"tallyman/schema"
@@ -43,14 +44,6 @@ type candidate struct {
 	spelling string
 }
 
-// String says what values the candidate takes.
-func (c *candidate) String() string {
-	if c.spelling != "" {
-		return c.spelling
-	}
-	return string(c.typ)
-}
-
 // isFree reports whether the candidate takes whatever is of its kinds.
 func (c *candidate) isFree() bool { return c.looks == nil }
 
@@ -61,10 +54,17 @@ func candidates() []*candidate {
 		{typ: schema.Bool, kinds: field | truth, looks: isTruth},
 		{typ: schema.Bool, kinds: field, looks: isLetter, fits: bothLetters},
 		{typ: schema.Int64, kinds: field | number, looks: isInteger},
+		{typ: schema.Decimal, kinds: field | number, looks: isPlainDecimal},
 		{typ: schema.Float64, kinds: field | number, looks: isExactFloat},
 		{typ: schema.UUID, kinds: field | str, looks: lowerUUID.Match},
 		{typ: schema.UUID, kinds: field | str, looks: upperUUID.Match, spelling: "UUIDs in upper case, which the warehouse shows in lower case"},
-		{typ: schema.TimestampTZ, kinds: field | str, looks: isInstant},
+		{typ: schema.Date, kinds: field | str, looks: hasForm("0000-00-00")},
+		{typ: schema.Time, kinds: field | str, looks: hasForm("00:00:00")},
+		{typ: schema.Timestamp, kinds: field | str, looks: hasForm("0000-00-00?00:00:00")},
+		{typ: schema.TimestampTZ, kinds: field | str, looks: hasForm("0000-00-00?00:00:00")},
+		{typ: schema.ArrayOf(schema.Bool), kinds: nested, looks: isArray, fits: hasElements},
+		{typ: schema.ArrayOf(schema.Int64), kinds: nested, looks: isArray, fits: hasElements},
+		{typ: schema.ArrayOf(schema.Text), kinds: nested, looks: isArray, fits: hasElements},
 		{typ: schema.JSON, kinds: field | nested, looks: isNested},
 	}
 	for _, n := range notations() {
@@ -152,10 +152,56 @@ func isDigits(text []byte) bool {
 	return true
 }
 
-// isInstant reports whether text looks like a time with its zone, in the
-// spelling that CSV and JSON share or in one that only CSV has.
-func isInstant(text []byte) bool {
-	return len(text) >= len("2006-01-02T15:04:05Z") && text[4] == '-' && text[13] == ':'
+// digitsOf returns the digits of a number before and after its point; false:
+// it is not one as decimals are written back, with an exponent, zeros or a plus
+// sign in front, or a minus before nothing but zeros.
+func digitsOf(text []byte) (whole, part int, ok bool) {
+	w, p, pointed := bytes.Cut(bytes.TrimPrefix(text, []byte{'-'}), []byte{'.'})
+	switch {
+	case !isDigits(w) || !isDigits(p) || len(w)+len(p) == 0 || pointed && len(p) == 0 || len(w) > 1 && w[0] == '0':
+		return 0, 0, false
+	case text[0] == '-' && len(bytes.Trim(w, "0"))+len(bytes.Trim(p, "0")) == 0:
+		return 0, 0, false
+	case len(w) == 1 && w[0] == '0':
+		return 0, len(p), true
+	}
+	return len(w), len(p), true
+}
+
+func isPlainDecimal(text []byte) bool {
+	whole, part, ok := digitsOf(text)
+	return ok && whole <= maxDigits && part <= maxDigits
+}
+
+// maxDigits is how many digits a decimal may have here on either side of its point.
+const maxDigits = schema.MaxPrecision / 2
+
+// hasForm returns what reports whether a text begins as the form does: a digit
+// for each 0, anything for a ?.
+func hasForm(form string) func([]byte) bool {
+	return func(text []byte) bool {
+		if len(text) < len(form) {
+			return false
+		}
+		for i := range len(form) {
+			c := text[i]
+			switch {
+			case form[i] == '0' && (c < '0' || c > '9'):
+				return false
+			case form[i] != '0' && form[i] != '?' && c != form[i]:
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func isArray(text []byte) bool { return text[0] == '[' }
+
+// hasElements tells arrays from a column that has only empty ones, which could
+// be of anything.
+func hasElements(c *column) bool {
+	return c.varied || slices.ContainsFunc(c.distinct, func(text string) bool { return strings.Trim(text, "[]nul, \t") != "" })
 }
 
 func isNested(text []byte) bool {
@@ -191,9 +237,9 @@ func (n notation) matches(text []byte) bool {
 // so that the doubtful one comes before those which settle the doubt.
 func notations() []notation {
 	return []notation{
-		{name: "dates as YYYY-MM-DD", layouts: []string{time.DateOnly}},
-		{name: "times without a zone", layouts: []string{"2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", "2006/01/02 15:04:05", "2006/01/02 15:04"}},
-		{name: "times of day", layouts: []string{"15:04:05", "15:04"}},
+		{name: "times as YYYY-MM-DD HH:MM, not all with seconds", layouts: []string{"2006-01-02 15:04:05", "2006-01-02T15:04:05", "2006-01-02 15:04", "2006-01-02T15:04"}},
+		{name: "times as YYYY/MM/DD HH:MM", layouts: []string{"2006/01/02 15:04:05", "2006/01/02 15:04"}},
+		{name: "times of day, not all with seconds", layouts: []string{"15:04:05", "15:04"}},
 		{name: "dates as DD.MM.YYYY", layouts: []string{"2.1.2006"}},
 		{name: "dates as YYYY/MM/DD", layouts: []string{"2006/1/2"}},
 		{name: "dates as DD/MM/YYYY or MM/DD/YYYY, which these values leave open", pattern: regexp.MustCompile(`^(0?[1-9]|1[0-2])/(0?[1-9]|1[0-2])/[0-9]{4}$`)},
@@ -201,7 +247,7 @@ func notations() []notation {
 		{name: "dates as DD/MM/YYYY", layouts: []string{"2/1/2006"}},
 		{name: "dates with the month's name", layouts: []string{"2 Jan 2006", "02-Jan-2006", "2-Jan-06", "Jan 2, 2006", "Jan 2 2006", "January 2, 2006", "2 January 2006"}},
 		{name: "times as in mail and HTTP", layouts: []string{time.RFC1123, time.RFC1123Z}},
-		{name: "numbers with more digits than float64 and int64 hold", fieldOnly: true, pattern: regexp.MustCompile(`^-?((0|[1-9][0-9]*)(\.[0-9]+)?|\.[0-9]+)([eE][+-]?[0-9]+)?$`)},
+		{name: "numbers that no type holds exactly", fieldOnly: true, pattern: regexp.MustCompile(`^-?((0|[1-9][0-9]*)(\.[0-9]+)?|\.[0-9]+)([eE][+-]?[0-9]+)?$`)},
 		{name: "digits with a zero or a plus sign in front", pattern: regexp.MustCompile(`^\+?[0-9][0-9 ]*$`)},
 		{name: "numbers with commas between thousands", pattern: regexp.MustCompile(`^-?[0-9]{1,3}(,[0-9]{3})*(\.[0-9]+)?$`)},
 		{name: "numbers with a decimal comma", pattern: regexp.MustCompile(`^-?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?$`)},

@@ -18,6 +18,8 @@ type column struct {
 	values   int64        // that are not NULL
 	distinct []string     // the first two different values
 	varied   bool         // there are more
+	whole    int          // the most digits before a decimal's point
+	part     int          // and after it
 	repeats  repeats
 	broke    *broke
 	word     string       // the first text that programs write for what is missing
@@ -27,7 +29,7 @@ type column struct {
 
 // broke is the first value that left a column nothing but text.
 type broke struct {
-	was  *candidate // what it had been until then
+	was  string // what it had been until then
 	line int64
 	text string
 }
@@ -46,10 +48,13 @@ func (c *column) add(j *judge, line int64, v value) error {
 		return c.refused(j, line, widest, v)
 	}
 	if c.values > 0 && c.alive[0].isFree() && !before.isFree() && before.fits == nil {
-		c.broke = &broke{was: before, line: line, text: string(v.text[:min(len(v.text), maxShown)])}
+		c.broke = &broke{was: c.describe(before), line: line, text: string(v.text[:min(len(v.text), maxShown)])}
 	}
 	c.values++
 	c.remember(v.text)
+	if whole, part, ok := digitsOf(v.text); ok {
+		c.whole, c.part = max(c.whole, whole), max(c.part, part)
+	}
 	return nil
 }
 
@@ -122,6 +127,33 @@ func narrowest(c *column, alive []*candidate) *candidate {
 		}
 	}
 	return alive[len(alive)-1]
+}
+
+// spare is how many more digits than were seen a decimal has room for before
+// its point, if it then is of a usual size.
+const spare = 4
+
+// typeOf returns the column's type if it is the candidate's. A decimal has the
+// digits after the point that were seen.
+func (c *column) typeOf(candidate *candidate) schema.Type {
+	if candidate.typ != schema.Decimal {
+		return candidate.typ
+	}
+	precision := c.whole + c.part
+	for _, usual := range []int{18, 38} {
+		if precision+spare <= usual {
+			return schema.MakeDecimal(usual, c.part)
+		}
+	}
+	return schema.MakeDecimal(precision, c.part)
+}
+
+// describe says what values the candidate takes.
+func (c *column) describe(candidate *candidate) string {
+	if candidate.spelling != "" {
+		return candidate.spelling
+	}
+	return string(c.typeOf(candidate))
 }
 
 // repeats sees whether a column's values repeat. It may take two values for

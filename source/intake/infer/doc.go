@@ -6,8 +6,9 @@
 // so by construction: a type stays a candidate of a column only as long as the
 // codec of package rows, which a push uses, takes every value. On top of it a
 // candidate refuses values that its type would not give back as they were
-// written: 00123 is text, and so is +49 170; a time without a zone is not made
-// one; a number whose digits float64 can't hold stays what it is. Columns keep
+// written: 00123 is text, and so is +49 170; a time without a zone is a
+// timestamp, not an instant; a number with a point is a decimal, and float64 only
+// where it has an exponent or is NaN, and at most 15 digits. Columns keep
 // the names that the file gives them, because a push finds them by these names.
 //
 // What only a person can know is a comment in the manifest: whether a column

@@ -283,7 +283,7 @@ func invalid(line int64, err error) error {
 func (s *survey) manifest(d schema.Dataset) schema.Manifest {
 	m := defaults(d)
 	for _, c := range s.columns {
-		m.Columns = append(m.Columns, schema.Column{Name: c.name, Type: c.choice().typ, Nullable: true})
+		m.Columns = append(m.Columns, schema.Column{Name: c.name, Type: c.typeOf(c.choice()), Nullable: true})
 	}
 	m.Columns = slices.Clip(m.Columns)
 	return m

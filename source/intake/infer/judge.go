@@ -22,7 +22,11 @@ type judge struct {
 func newJudge() (*judge, error) {
 	j := &judge{all: candidates(), codecs: map[schema.Type]*rows.Codec{}}
 	for _, c := range j.all {
-		codec, err := rows.NewCodec(schema.Manifest{Columns: []schema.Column{{Name: "c", Type: c.typ}}})
+		typ := c.typ
+		if typ == schema.Decimal {
+			typ = schema.MakeDecimal(2*maxDigits, maxDigits)
+		}
+		codec, err := rows.NewCodec(schema.Manifest{Columns: []schema.Column{{Name: "c", Type: typ}}})
 		if err != nil {
 			return nil, fmt.Errorf("codec of type %s: %w", c.typ, err)
 		}
@@ -39,13 +43,16 @@ func (j *judge) takes(c *candidate, v value) bool {
 	return j.refusal(c.typ, v) == nil
 }
 
+// clocks are the types of which JSON has spellings of its own.
+var clocks = [...]schema.Type{schema.Date, schema.Time, schema.Timestamp, schema.TimestampTZ}
+
 // refusal returns why a column of the type does not take a value; nil: it does.
-// A string of JSON is encoded as its text is, but for times, of which JSON has
-// fewer spellings, and for columns of JSON.
+// A string of JSON is encoded as its text is, but for dates and times, of which
+// JSON has fewer spellings, and for columns of JSON.
 func (j *judge) refusal(t schema.Type, v value) (err error) {
 	text := v.text
 	switch {
-	case t == schema.TimestampTZ && v.kind == str:
+	case v.kind == str && slices.Contains(clocks[:], t):
 		object := slices.Concat([]byte(`{"c":`), v.raw, []byte("}"))
 		j.tuple, _, err = j.codecs[t].AppendNDJSON(j.tuple[:0], uuid.Nil, object)
 		return err

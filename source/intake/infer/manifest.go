@@ -63,9 +63,12 @@ func (r *Result) YAML(from string) []byte {
 	}
 	fmt.Fprintf(&b, "# From %s: %s, %s.\n", commented(from), plural(r.Rows, "row"), how)
 	b.WriteString("# Where a value must never be missing, take away nullable: true.\n")
+	if slices.ContainsFunc(r.columns, func(c *column) bool { return c.choice().typ == schema.Decimal }) {
+		b.WriteString("# A decimal refuses more digits after the point than were seen here; float64 takes any, and rounds.\n")
+	}
 	fmt.Fprintf(&b, "dataset: %s\ncolumns:\n", scalar(r.Manifest.Dataset.String()))
 	for i, c := range r.columns {
-		fmt.Fprintf(&b, "  - {name: %s, type: %s, nullable: true}", scalar(c.name), r.Manifest.Columns[i].Type)
+		fmt.Fprintf(&b, "  - {name: %s, type: %s, nullable: true}", scalar(c.name), scalar(string(r.Manifest.Columns[i].Type)))
 		if notes := c.notes(r.Rows); notes != nil {
 			b.WriteString("  # " + strings.Join(notes, "; "))
 		}
@@ -104,7 +107,7 @@ func (c *column) notes(all int64) []string {
 func (c *column) why() []string {
 	if c.word != "" && c.words < c.values {
 		if narrow := narrowest(c, c.without); !narrow.isFree() {
-			return []string{fmt.Sprintf("%s if %s is NULL, as --null %[2]s says", narrow, shellWord(c.word))}
+			return []string{fmt.Sprintf("%s if %s is NULL, as --null %[2]s says", c.describe(narrow), shellWord(c.word))}
 		}
 	}
 	if c.broke != nil {

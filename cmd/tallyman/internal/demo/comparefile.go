@@ -113,15 +113,41 @@ func jsonToCopy(w io.Writer, r io.Reader, columns []schema.Column) error {
 
 // copyField returns a value of JSON as a field of a text COPY.
 func copyField(raw json.RawMessage, t schema.Type) (string, error) {
-	switch {
-	case raw == nil || string(raw) == "null":
+	if raw == nil || string(raw) == "null" {
 		return `\N`, nil
-	case raw[0] == '"' && t != schema.JSON:
+	}
+	if f, _ := t.Facts(); f.Array {
+		text, err := arrayLiteral(raw)
+		return escapeCopy(text), err
+	}
+	if raw[0] == '"' && t != schema.JSON {
 		var text string
 		err := json.Unmarshal(raw, &text)
 		return escapeCopy(text), err
 	}
 	return escapeCopy(string(raw)), nil
+}
+
+// arrayLiteral returns an array of JSON as PostgreSQL reads one.
+func arrayLiteral(raw json.RawMessage) (string, error) {
+	var elements []json.RawMessage
+	if err := json.Unmarshal(raw, &elements); err != nil {
+		return "", err
+	}
+	texts := make([]string, len(elements))
+	for i, e := range elements {
+		switch texts[i] = string(e); {
+		case string(e) == "null":
+			texts[i] = "NULL"
+		case e[0] == '"':
+			var text string
+			if err := json.Unmarshal(e, &text); err != nil {
+				return "", err
+			}
+			texts[i] = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(text) + `"`
+		}
+	}
+	return "{" + strings.Join(texts, ",") + "}", nil
 }
 
 // openPlain opens a file and undoes its compression and its byte order mark.
