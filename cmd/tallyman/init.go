@@ -2,12 +2,19 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"tallyman/cmd/tallyman/internal/settings"
 	"tallyman/sink/postgres"
+)
+
+// The values of init --roles.
+const (
+	rolesPrint  = "print"
+	rolesCreate = "create"
 )
 
 func newInit(p *program) *cobra.Command {
@@ -20,16 +27,33 @@ func newInit(p *program) *cobra.Command {
 It holds the ledger of what was loaded, the positions in Kafka, the datasets and the
 quarantine. The ledger gets partitions for two years ahead: run init again within that
 time, for instance with each deployment; it changes only what is missing, while loaders run.
-It needs a direct connection, without a pooler.`,
+It needs a direct connection, without a pooler.
+
+--roles prints SQL for a database administrator, who may create roles, and does nothing: an
+owner for init and dataset apply, a loader that can change nothing but what it loads, a reader.
+--roles=create runs that SQL, and then init. Once the roles are there, init and dataset apply give
+them what they need, and no more.`,
 		Example: `  tallyman init
   DATABASE_URL=postgres://loader@db.example/warehouse tallyman init
+  tallyman init --roles > roles.sql
+  tallyman init --roles=create
   tallyman init --rename-target --warehouse-target staging`,
 		Args: cobra.NoArgs,
 	}
 	rename := cmd.Flags().Bool("rename-target", false, "give the warehouse the configured name, if it is a copy of another")
+	roles := cmd.Flags().String("roles", "", "`print or create` roles for owner, loader and reader")
+	cmd.Flags().Lookup("roles").NoOptDefVal = rolesPrint
 	output := formatFlag(cmd)
 	settingFlags(cmd, "warehouse")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		switch *roles {
+		case rolesPrint:
+			_, err := io.WriteString(p.stdout, postgres.RolesScript())
+			return err
+		case "", rolesCreate:
+		default:
+			return &usageError{command: cmd.CommandPath(), err: fmt.Errorf("--roles=%s: must be print or create", *roles)}
+		}
 		cfg, err := p.settings(cmd, settings.Warehouse)
 		if err != nil {
 			return err
@@ -39,7 +63,7 @@ It needs a direct connection, without a pooler.`,
 			return err
 		}
 		defer w.Close()
-		report, err := w.Init(cmd.Context(), postgres.InitOptions{RenameTarget: *rename})
+		report, err := w.Init(cmd.Context(), postgres.InitOptions{RenameTarget: *rename, Roles: *roles == rolesCreate})
 		if err != nil {
 			return err
 		}

@@ -96,7 +96,7 @@ func (w *Warehouse) apply(ctx context.Context, m schema.Manifest, act bool) (App
 	if err := m.Validate(); err != nil {
 		return Applied{}, err
 	}
-	conn, err := pgx.ConnectConfig(ctx, w.patient())
+	conn, err := pgx.ConnectConfig(ctx, w.owner())
 	if err != nil {
 		return Applied{}, w.class("connect", err)
 	}
@@ -152,6 +152,11 @@ func (s *survey) execute(ctx context.Context, tx pgx.Tx, m schema.Manifest) erro
 		}
 	}
 	r := &s.applied.Revision
+	if s.applied.Created {
+		if err := grantDataset(ctx, tx, m, r.Physical); err != nil {
+			return err
+		}
+	}
 	if s.applied.Created || s.applied.Widened {
 		if _, err := tx.Exec(ctx, insertDataset, m.Dataset.String(), m.Hash(), string(m.Canonical()), m.Topic); err != nil {
 			return err

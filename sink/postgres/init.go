@@ -42,6 +42,8 @@ type InitOptions struct {
 	// MonthsAhead is how many months after this one the ledger has partitions
 	// for. Defaults to 24.
 	MonthsAhead int
+	// Roles makes the roles of RolesScript first, which takes a user who may.
+	Roles bool
 	// Now is the clock. Defaults to time.Now.
 	Now func() time.Time
 }
@@ -66,6 +68,11 @@ func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error)
 		o.Now = time.Now
 	}
 	var report InitReport
+	if o.Roles {
+		if err := w.makeRoles(ctx); err != nil {
+			return report, w.class("init", err)
+		}
+	}
 	err := w.alone(ctx, func(conn *pgx.Conn) (err error) {
 		if err = createSchema(ctx, conn, "tallyman"); err != nil {
 			return err
@@ -79,6 +86,9 @@ func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error)
 		if report.Partitions, err = addPartitions(ctx, conn, o.Now(), o.MonthsAhead); err != nil {
 			return err
 		}
+		if err := grant(ctx, conn); err != nil {
+			return step("grant", err)
+		}
 		parts, err := bounds(ctx, conn)
 		if err != nil {
 			return err
@@ -91,7 +101,7 @@ func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error)
 
 // alone runs f on a connection of its own while no other init or apply runs.
 func (w *Warehouse) alone(ctx context.Context, f func(*pgx.Conn) error) error {
-	conn, err := pgx.ConnectConfig(ctx, w.patient())
+	conn, err := pgx.ConnectConfig(ctx, w.owner())
 	if err != nil {
 		return step("connect", err)
 	}
@@ -135,7 +145,7 @@ func (w *Warehouse) migrate(ctx context.Context) (from, to int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	db := stdlib.OpenDB(*w.patient())
+	db := stdlib.OpenDB(*w.owner())
 	defer func() { err = errors.Join(err, db.Close()) }()
 	p, err := goose.NewProvider(goose.DialectPostgres, db, files,
 		goose.WithTableName(versionTable), goose.WithDisableGlobalRegistry(true))

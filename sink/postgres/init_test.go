@@ -37,7 +37,7 @@ func bare(t *testing.T, dsn string, c postgres.Config) *postgres.Warehouse {
 }
 
 // session opens a plain connection.
-func session(t *testing.T, dsn string) *pgx.Conn {
+func session(t testing.TB, dsn string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {

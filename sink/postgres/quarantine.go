@@ -27,12 +27,7 @@ const (
 
 const (
 	// The claim was made so that no good copy loads in the same moment.
-	deleteClaims = `
-DELETE FROM tallyman.loaded_elements l
-USING unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
-WHERE (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)`
-
-	deleteV4IDs = `DELETE FROM tallyman.v4_ids WHERE revision_id = $1 AND unique_id = ANY ($2::uuid[])`
+	returnClaims = `SELECT tallyman.return_claims($1, $2, $3)`
 
 	closeQuarantine = `
 UPDATE tallyman.quarantine q SET state = 'redriven', closed_at = now()
@@ -79,14 +74,11 @@ func (t *transaction) checkQuarantine(ctx context.Context) error {
 // their open rows, dead messages get rows, in the order of the table's key.
 func (t *transaction) queueQuarantine(b *pgx.Batch) {
 	revision := t.group.Revision.ID
-	var returned, loaded, newV4 []*claim
+	var returned, loaded []*claim
 	for _, c := range t.plan.claims {
-		if c.newV4 && c.element < 0 {
-			newV4 = append(newV4, c)
-		}
 		switch {
 		case c.discard: // it stays, and its message is closed by who discards it
-		case c.ours && c.element < 0:
+		case (c.ours || c.newV4) && c.element < 0:
 			returned = append(returned, c)
 		case c.ours:
 			loaded = append(loaded, c)
@@ -94,11 +86,7 @@ func (t *transaction) queueQuarantine(b *pgx.Batch) {
 	}
 	if len(returned) > 0 {
 		times, unique := ids(returned)
-		b.Queue(deleteClaims, revision, times, unique)
-	}
-	if len(newV4) > 0 {
-		_, unique := ids(newV4)
-		b.Queue(deleteV4IDs, revision, unique)
+		b.Queue(returnClaims, revision, times, unique)
 	}
 	if len(loaded) > 0 {
 		_, unique := ids(loaded)

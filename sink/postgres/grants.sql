@@ -1,0 +1,12 @@
+REVOKE ALL ON ALL TABLES IN SCHEMA tallyman FROM tallyman_loader, tallyman_reader;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA tallyman FROM tallyman_loader, tallyman_reader;
+GRANT USAGE ON SCHEMA tallyman TO tallyman_loader, tallyman_reader;
+GRANT SELECT ON tallyman.target, tallyman.datasets, tallyman.revisions, tallyman.loaded_elements,
+    tallyman.positions, tallyman.quarantine, tallyman.gaps TO tallyman_loader, tallyman_reader;
+GRANT SELECT, INSERT ON tallyman.v4_ids TO tallyman_loader;
+GRANT INSERT ON tallyman.loaded_elements, tallyman.positions, tallyman.quarantine, tallyman.gaps TO tallyman_loader;
+GRANT UPDATE (next_offset, era, log_start, anchor_offset, anchor_timestamp, anchor_sha256, updated_at)
+    ON tallyman.positions TO tallyman_loader;
+GRANT UPDATE (state, closed_at, closed_by, closed_why, unique_id, batch_time, source, incarnation, sequence, row_count, content, reason, detail)
+    ON tallyman.quarantine TO tallyman_loader;
+GRANT EXECUTE ON FUNCTION tallyman.return_claims TO tallyman_loader;

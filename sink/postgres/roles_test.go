@@ -1,0 +1,300 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"tallyman/internal/sandbox/sandboxtest"
+	"tallyman/schema"
+	"tallyman/schema/batch"
+	"tallyman/schema/rows"
+	"tallyman/sink"
+	"tallyman/sink/postgres"
+)
+
+// staff is a warehouse with roles, on a server of its own since roles belong to
+// a server, and a user for each.
+type staff struct {
+	*warehouse // as the superuser sees it
+	loader     *warehouse
+	reader     *warehouse
+	next       int32 // partition that nothing was read of
+}
+
+// as opens the warehouse as a user.
+func (w *warehouse) as(user string) *warehouse {
+	w.t.Helper()
+	dsn := strings.Replace(w.dsn, "postgres@", user+"@", 1)
+	other := *w
+	var err error
+	if other.Warehouse, err = postgres.Open(w.t.Context(), postgres.Config{URL: dsn}); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(other.Close)
+	other.conn = session(w.t, dsn)
+	return &other
+}
+
+func newStaff(t *testing.T, version string) *staff {
+	t.Helper()
+	admin := session(t, sandboxtest.Server(t, version).DSN("postgres"))
+	dsn := fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", admin.Config().Port)
+	first, err := postgres.Open(t.Context(), postgres.Config{URL: dsn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(first.Close)
+	s := &staff{warehouse: &warehouse{t: t, dsn: dsn, conn: admin, Warehouse: first}}
+	if _, err := first.Init(t.Context(), postgres.InitOptions{Roles: true}); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, admin, "CREATE ROLE ana LOGIN IN ROLE tallyman_owner", "CREATE ROLE lo LOGIN IN ROLE tallyman_loader", "CREATE ROLE re LOGIN IN ROLE tallyman_reader")
+	m := manifest(t, events)
+	owner := s.as("ana")
+	if _, err := owner.Init(t.Context(), postgres.InitOptions{}); err != nil {
+		t.Fatalf("init as owner: %v", err)
+	}
+	applied, err := owner.Apply(t.Context(), m)
+	if err != nil {
+		t.Fatalf("apply as owner: %v", err)
+	}
+	s.revision = applied.Revision
+	if s.codec, err = rows.NewCodec(m); err != nil {
+		t.Fatal(err)
+	}
+	s.loader, s.reader = s.as("lo"), s.as("re")
+	return s
+}
+
+// load does everything that a loader does, rewind and status included, on a
+// partition that nothing was read of.
+func (s *staff) load(ctx context.Context) error {
+	w := s.loader
+	_, targetErr := w.Target(ctx)
+	_, windowErr := w.Window(ctx)
+	if _, err := w.Datasets(ctx); errors.Join(err, targetErr, windowErr) != nil {
+		return errors.Join(err, targetErr, windowErr)
+	}
+	s.next++
+	at, err := w.Assign(ctx, w.revision, []sink.Partition{{Cluster: "default", Topic: w.revision.Manifest.Topic, Number: s.next}})
+	if err != nil {
+		return err
+	}
+	p := at[0]
+	a := w.element(batch.NewID(), p, 0, []any{int64(1), "one"})
+	again, other := a, w.element(a.Batch.ID, p, 2, []any{int64(2), "other"})
+	again.Offset = 1
+	dead := w.element(batch.NewID(), p, 3, []any{int64(3), "dead"})
+	g := w.group(p, 4, a, again, other)
+	dead.Batch.ID = uuid.New() // of version 4
+	dead.Batch.Seal()
+	dead.Key, dead.Headers = dead.Batch.Key(), dead.Batch.Headers()
+	g.Dead = []sink.Dead{{Message: dead.Message, Batch: dead.Batch, Reason: batch.NoManifest, Detail: "none"}}
+	g.Advances[0].Anchor = &sink.Anchor{Offset: 3, Timestamp: dead.Timestamp}
+	c := w.NewCommitter()
+	defer func() { _ = c.Close() }()
+	if _, err := c.Commit(ctx, g); err != nil {
+		return err
+	}
+	a.Offset = 4 // a duplicate of another transaction
+	p.Next = 4
+	if _, err := c.Commit(ctx, w.group(p, 5, a)); err != nil {
+		return err
+	}
+	if _, err := w.Move(ctx, w.revision, sink.Move{Partition: p.Partition, Era: p.Era, From: 5, To: 9, LogStart: 9, Gap: "expired"}); err != nil {
+		return err
+	}
+	if _, err := w.Rewind(ctx, w.revision.ID, []postgres.Start{{Partition: p.Partition}}); err != nil {
+		return err
+	}
+	if err := s.tidy(ctx, other); err != nil {
+		return err
+	}
+	_, err = w.Status(ctx)
+	return err
+}
+
+// tidy redrives in vain, and then discards, what load quarantined.
+func (s *staff) tidy(ctx context.Context, e sink.Element) error {
+	w := s.loader
+	l, err := w.Quarantine().List(ctx, sink.Selection{ID: e.Batch.ID, State: sink.Open}, 1)
+	if err != nil {
+		return err
+	}
+	if len(l.Kept) != 1 {
+		return fmt.Errorf("%d messages of %s in quarantine", len(l.Kept), e.Batch.ID)
+	}
+	refuse := func(m sink.Message, _ *schema.Manifest) (*sink.Element, *sink.Dead) {
+		return nil, &sink.Dead{Message: m, Batch: e.Batch, Reason: batch.Rejected, Detail: "still"}
+	}
+	if _, err := w.Quarantine().Redrive(ctx, w.revision, l.Kept[0].Key, "lo", refuse); err != nil {
+		return err
+	}
+	_, err = w.Quarantine().Discard(ctx, l.Kept[0].Key, sink.Discard{By: "lo", Why: "a test"})
+	return err
+}
+
+// read does everything that a reader does.
+func (s *staff) read(ctx context.Context) error {
+	w := s.reader
+	_, targetErr := w.Target(ctx)
+	_, windowErr := w.Window(ctx)
+	_, statusErr := w.Status(ctx)
+	_, rowsErr := w.conn.Exec(ctx, "SELECT * FROM public.events")
+	return errors.Join(targetErr, windowErr, statusErr, rowsErr)
+}
+
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := newStaff(t, version)
+			for range 2 { // and once more after everything was granted again
+				if err := s.load(t.Context()); err != nil {
+					t.Fatalf("as loader: %v", err)
+				}
+				if err := s.read(t.Context()); err != nil {
+					t.Fatalf("as reader: %v", err)
+				}
+				if _, err := s.Init(t.Context(), postgres.InitOptions{Roles: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := s.count("SELECT count(*) FROM public.events"); n != 2 {
+				t.Errorf("%d rows, want one of each run", n)
+			}
+			if n := s.count("SELECT count(*) FROM tallyman.loaded_elements"); n != 2 {
+				t.Errorf("the ledger has %d batches, want one of each run", n)
+			}
+			const strangers = `SELECT count(*) FROM pg_class WHERE relnamespace IN ('tallyman'::regnamespace, 'public'::regnamespace) AND relowner <> 'tallyman_owner'::regrole`
+			if n := s.count(strangers); n != 0 {
+				t.Errorf("%d relations belong to somebody else", n)
+			}
+			s.checkForbidden(t)
+			s.checkLeast(t, "tallyman_loader", s.load)
+			s.checkLeast(t, "tallyman_reader", s.read)
+		})
+	}
+}
+
+// checkForbidden tries what loader and reader must not do.
+func (s *staff) checkForbidden(t *testing.T) {
+	t.Helper()
+	statements := []string{
+		"CREATE TABLE tallyman.x ()", "CREATE TABLE public.x ()", "CREATE SCHEMA x", "CREATE ROLE x",
+		"ALTER TABLE tallyman.loaded_elements ADD x integer", "ALTER TABLE public.events__r1 ADD x integer", "DROP VIEW public.events",
+		"DROP TABLE tallyman.quarantine", "TRUNCATE tallyman.gaps", "TRUNCATE public.events__r1", "SET ROLE tallyman_owner",
+		"DELETE FROM tallyman.loaded_elements", "DELETE FROM tallyman.quarantine", "DELETE FROM tallyman.positions", "DELETE FROM public.events__r1",
+		"UPDATE tallyman.loaded_elements SET row_count = 0", "UPDATE tallyman.quarantine SET payload = ''", "UPDATE public.events__r1 SET n = 0",
+		"UPDATE tallyman.datasets SET topic = ''", "INSERT INTO tallyman.revisions DEFAULT VALUES", "UPDATE tallyman.target SET name = 'x'",
+		"CREATE TABLE tallyman.y (LIKE tallyman.loaded_elements)", "COMMENT ON TABLE tallyman.gaps IS 'x'", "GRANT tallyman_owner TO lo",
+	}
+	for _, who := range []*warehouse{s.loader, s.reader} {
+		for _, sql := range statements {
+			_, err := who.conn.Exec(t.Context(), sql)
+			if pg := (*pgconn.PgError)(nil); !errors.As(err, &pg) || pg.Code != "42501" {
+				t.Errorf("%s as %s: %v", sql, who.conn.Config().User, err)
+			}
+		}
+	}
+	if _, err := s.reader.conn.Exec(t.Context(), "INSERT INTO public.events (n) VALUES (1)"); err == nil {
+		t.Error("the reader inserts rows")
+	}
+	// What another transaction claimed stays claimed.
+	const give = `SELECT tallyman.return_claims(revision_id, array_agg(batch_time), array_agg(unique_id)) FROM tallyman.loaded_elements GROUP BY revision_id`
+	if _, err := s.loader.conn.Exec(t.Context(), give); err != nil {
+		t.Error(err)
+	}
+	if n := s.count("SELECT count(*) FROM tallyman.loaded_elements"); n != 2 {
+		t.Errorf("the loader made the ledger forget batches: %d are left", n)
+	}
+}
+
+// granted are a role's privileges, each as what comes between GRANT and TO.
+const granted = `
+SELECT format('%s ON %s', a.privilege_type, c.oid::regclass) AS what FROM pg_class c, aclexplode(c.relacl) a WHERE a.grantee = $1::regrole
+UNION ALL
+SELECT format('%s (%I) ON %s', a.privilege_type, t.attname, t.attrelid::regclass) FROM pg_attribute t, aclexplode(t.attacl) a WHERE a.grantee = $1::regrole
+UNION ALL
+SELECT format('%s ON SCHEMA %I', a.privilege_type, n.nspname) FROM pg_namespace n, aclexplode(n.nspacl) a WHERE a.grantee = $1::regrole
+UNION ALL
+SELECT format('%s ON FUNCTION %s', a.privilege_type, p.oid::regprocedure) FROM pg_proc p, aclexplode(p.proacl) a WHERE a.grantee = $1::regrole
+ORDER BY 1`
+
+// checkLeast takes a role's privileges away one by one: none is there that its
+// work does without.
+func (s *staff) checkLeast(t *testing.T, role string, work func(context.Context) error) {
+	t.Helper()
+	found, err := s.conn.Query(t.Context(), granted, role)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(found, pgx.RowTo[string])
+	if err != nil || len(all) < 8 {
+		t.Fatalf("%d privileges: %v", len(all), err)
+	}
+	for _, what := range all {
+		execute(t, s.conn, "REVOKE "+what+" FROM "+role)
+		if err := work(t.Context()); err == nil {
+			t.Errorf("%s works without %s", role, what)
+		} else if !strings.Contains(err.Error(), "42501") && !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("%s without %s: %v", role, what, err)
+		}
+		execute(t, s.conn, "GRANT "+what+" TO "+role)
+	}
+	if err := work(t.Context()); err != nil {
+		t.Errorf("%s with everything back: %v", role, err)
+	}
+	t.Logf("%s has %d privileges and needs each", role, len(all))
+}
+
+// Every table is for somebody: one that a migration adds has to be granted, or
+// to be named here.
+func TestEveryTableIsGranted(t *testing.T) {
+	t.Parallel()
+	w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{})
+	found, err := w.conn.Query(t.Context(), `
+SELECT relname FROM pg_class
+WHERE relnamespace = 'tallyman'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'schema_version'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables, err := pgx.CollectRows(found, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		if !strings.Contains(postgres.RolesScript(), "tallyman."+table) {
+			t.Errorf("no role may read tallyman.%s: see grants.sql", table)
+		}
+	}
+}
+
+// An installation from before there were roles is handed over to the owner, its
+// datasets too.
+func TestRolesLater(t *testing.T) {
+	t.Parallel()
+	server := sandboxtest.Server(t, "18")
+	w := open(t, server.DSN("postgres"), events, postgres.Config{})
+	s := &staff{warehouse: w}
+	if _, err := w.Init(t.Context(), postgres.InitOptions{Roles: true}); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, w.conn, "CREATE ROLE lo LOGIN IN ROLE tallyman_loader", "CREATE ROLE re LOGIN IN ROLE tallyman_reader")
+	s.loader, s.reader = w.as("lo"), w.as("re")
+	if err := errors.Join(s.load(t.Context()), s.read(t.Context())); err != nil {
+		t.Error(err)
+	}
+	const strangers = `SELECT count(*) FROM pg_class WHERE relnamespace IN ('tallyman'::regnamespace, 'public'::regnamespace) AND relowner <> 'tallyman_owner'::regrole`
+	if n := w.count(strangers); n != 0 {
+		t.Errorf("%d relations belong to somebody else", n)
+	}
+}
