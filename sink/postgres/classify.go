@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strconv"
@@ -194,7 +195,26 @@ func classify(step string, p phase, t target, err error) error {
 	if isOwnMistake(err) {
 		return &sink.Error{Class: sink.Misconfigured, Reason: reasonProgramming, Err: wrapped}
 	}
-	return &sink.Error{Class: sink.Retryable, Reason: reasonOutage, Err: wrapped}
+	return &sink.Error{Class: sink.Retryable, Reason: reasonOutage, Err: withAdvice(wrapped)}
+}
+
+// withAdvice says what to change where the server's certificate is not trusted.
+func withAdvice(err error) error {
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+	)
+	switch {
+	case errors.As(err, &authority):
+		return fmt.Errorf("%w; set sslrootcert (PGSSLROOTCERT) to the file of the authority that signed the server's certificate", err)
+	case errors.As(err, &name):
+		return fmt.Errorf("%w; connect by a name that the server's certificate is for", err)
+	case errors.As(err, &invalid):
+		return fmt.Errorf("%w; renew the server's certificate, or set this machine's clock right", err)
+	default:
+		return err
+	}
 }
 
 // isOwnMistake tells what never reached the network: an argument that does not
