@@ -89,7 +89,11 @@ func (p *program) settings(cmd *cobra.Command, need settings.Need) (settings.Con
 	if err != nil {
 		return settings.Config{}, err
 	}
-	return cfg, cfg.Need(need)
+	if err := cfg.Need(need); err != nil || need&settings.Kafka == 0 {
+		return cfg, err
+	}
+	_, err = p.kafka(cfg) // reads the files that the settings name
+	return cfg, err
 }
 
 // logger returns the log of a command, on standard error.

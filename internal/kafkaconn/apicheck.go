@@ -2,6 +2,7 @@ package kafkaconn
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -97,6 +98,13 @@ func (c *Conn) APICheck(ctx context.Context) error {
 func (c *Conn) reason(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if errors.Is(err, kafka.BrokerNotAvailable) {
+		// The transport knows no broker to send the request to, and why not: it
+		// answers a question for metadata with that.
+		if _, cause := c.Client().Metadata(ctx, &kafka.MetadataRequest{}); cause != nil {
+			err = cause
+		}
 	}
 	return c.explain(err)
 }

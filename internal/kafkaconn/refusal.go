@@ -155,9 +155,11 @@ func (w *watched) Read(b []byte) (int, error) {
 	case err == nil:
 	case d.tls != nil && errors.As(err, &remote) && remote.Op == "remote error":
 		err = d.refusal(w.address, d.ownCertificate(), err)
-	case errors.Is(err, io.EOF) && n == 0 && d.sasl == nil && time.Since(w.since) < newborn:
+	case errors.Is(err, io.EOF) && n == 0 && time.Since(w.since) < newborn:
 		advice := "at once; if its listener wants a user and a password, set kafka.sasl.mechanism"
-		if d.tls == nil {
+		if d.sasl != nil {
+			advice = "at once; are the user and the password right (kafka.sasl.user, kafka.sasl.password, or their files)?"
+		} else if d.tls == nil {
 			advice += "; if it speaks TLS, kafka.tls.enabled"
 		}
 		err = d.closed(w.address, advice)

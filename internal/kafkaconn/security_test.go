@@ -139,6 +139,10 @@ func testRefused(t *testing.T, s *secured) {
 			if err == nil || errors.As(err, &refused) == tc.guess {
 				t.Fatalf("a refusal, or not: %v", err)
 			}
+			_, asked := connect(t, c).TopicConfig(t.Context(), "any") // goes by what the transport knows of the brokers
+			if asked == nil || errors.As(asked, &refused) == tc.guess {
+				t.Errorf("asked for a topic: %v", asked)
+			}
 			for _, part := range append(tc.says, c.Brokers[0]) {
 				if !strings.Contains(err.Error(), part) {
 					t.Errorf("%v: doesn't say %s", err, part)

@@ -33,6 +33,10 @@ type BrokerConfig struct {
 	// MinSessionTimeout is the shortest session timeout that a consumer group
 	// may ask for. Defaults to 100 ms; Kafka's own default is 6 s.
 	MinSessionTimeout time.Duration
+	// Users are names and passwords that clients need, by PLAIN, SCRAM-SHA-256
+	// or SCRAM-SHA-512; the methods that ask the broker itself then can't.
+	// Defaults to none: whoever connects may do everything.
+	Users map[string]string
 	// Settings are broker settings such as message.max.bytes. Defaults to
 	// Kafka's own, as far as the embedded broker knows them.
 	Settings map[string]string
@@ -97,6 +101,12 @@ func (b *Broker) Start(context.Context) error {
 	}
 	if b.config.DataDir != "" {
 		options = append(options, kfake.DataDir(b.config.DataDir))
+	}
+	for user, password := range b.config.Users {
+		options = append(options, kfake.EnableSASL())
+		for _, mechanism := range []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"} {
+			options = append(options, kfake.Superuser(mechanism, user, password))
+		}
 	}
 	if b.config.Listen != nil {
 		options = append(options, kfake.ListenFn(b.config.Listen))

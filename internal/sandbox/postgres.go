@@ -165,9 +165,13 @@ func (p *Postgres) initdb(ctx context.Context) error {
 // prepare sets the account and surroundings of one of the server's programs.
 func (p *Postgres) prepare(cmd *exec.Cmd) {
 	cmd.Dir = p.dir
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(entry string) bool {
-		return strings.HasPrefix(entry, "PG") // PGDATA, PGPORT and the like are for other servers
-	})
+	// Nothing else: PGDATA and the like are for other servers, passwords for nobody.
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if slices.Contains([]string{"PATH", "HOME", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH"}, name) || strings.HasPrefix(name, "LC_") {
+			cmd.Env = append(cmd.Env, entry)
+		}
+	}
 	if p.account != nil {
 		runAs(cmd, p.account)
 	}
