@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,15 @@ func TestNewRefuses(t *testing.T) {
 		"no broker": {kafkaconn.Config{}, "no Kafka brokers are configured"},
 		"no port":   {kafkaconn.Config{Brokers: []string{"a"}}, `Kafka broker "a": must be host:port`},
 		"no host":   {kafkaconn.Config{Brokers: []string{":1"}}, `Kafka broker ":1": must be host:port`},
-		"cluster":   {kafkaconn.Config{Brokers: []string{"a:1"}, Cluster: "a b"}, `Kafka cluster name "a b": must not contain a slash or white space`},
+		"no file": {kafkaconn.Config{Brokers: []string{"a:1"}, TLS: &kafkaconn.TLS{CAFile: "none.pem", KeyFile: "k"}},
+			"kafka.tls.ca_file: open none.pem: no such file or directory\nkafka.tls.key_file is set without kafka.tls.cert_file"},
+		"no PEM": {kafkaconn.Config{Brokers: []string{"a:1"}, TLS: &kafkaconn.TLS{CAFile: "kafkaconn_test.go"}},
+			"kafka.tls.ca_file: kafkaconn_test.go holds no certificate in PEM"},
+		"no password": {kafkaconn.Config{Brokers: []string{"a:1"}, SASL: &kafkaconn.SASL{Mechanism: "PLAIN", PasswordFile: os.DevNull}},
+			"kafka.sasl.user or kafka.sasl.user_file is needed with kafka.sasl.mechanism\nkafka.sasl.password_file: /dev/null is empty"},
+		"mechanism": {kafkaconn.Config{Brokers: []string{"a:1"}, SASL: &kafkaconn.SASL{Mechanism: "GSSAPI", User: "u", Password: "p"}},
+			`kafka.sasl.mechanism: "GSSAPI" is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512`},
+		"cluster": {kafkaconn.Config{Brokers: []string{"a:1"}, Cluster: "a b"}, `Kafka cluster name "a b": must not contain a slash or white space`},
 	} {
 		if _, err := kafkaconn.New(tc.config); err == nil || err.Error() != tc.want {
 			t.Errorf("%s: %v, want %s", name, err, tc.want)
