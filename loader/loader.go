@@ -25,8 +25,6 @@ type Warehouse interface {
 	Window(ctx context.Context) (sink.Window, error)
 	// NewCommitter returns a committer with a connection of its own.
 	NewCommitter() sink.Committer
-	// Redriver returns what tries messages in quarantine again, for one user at a time.
-	Redriver() sink.Redriver
 }
 
 // Config is what a Loader works with.
@@ -37,6 +35,9 @@ type Config struct {
 	Conn *kafkaconn.Conn
 	// Warehouse is where rows go. Required.
 	Warehouse Warehouse
+	// Redriver tries batches again that wait in quarantine for a manifest. It
+	// belongs to this loader alone. Defaults to leaving them there.
+	Redriver sink.Redriver
 	// Committers is the number of connections that commit at the same time. Defaults to 2.
 	Committers int
 	// ReadAhead bounds bytes that are read and not yet committed. Defaults to 32 MiB.

@@ -87,19 +87,6 @@ func (m *memory) Window(context.Context) (sink.Window, error) {
 // NewCommitter implements Warehouse.
 func (m *memory) NewCommitter() sink.Committer { return m }
 
-// Redriver implements Warehouse.
-func (m *memory) Redriver() sink.Redriver { return m }
-
-// Redrivable implements sink.Redriver; nothing of these tests waits for a manifest.
-func (m *memory) Redrivable(context.Context, sink.Revision, int) ([]sink.KeptKey, error) {
-	return nil, nil
-}
-
-// Redrive implements sink.Redriver.
-func (m *memory) Redrive(context.Context, sink.Revision, sink.KeptKey, string, sink.Judge) (sink.RedriveResult, error) {
-	return sink.RedriveResult{}, errors.New("redriven")
-}
-
 // Close implements sink.Committer.
 func (m *memory) Close() error { return nil }
 

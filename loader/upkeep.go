@@ -30,9 +30,10 @@ type upkeep struct {
 	redriven *prometheus.CounterVec
 }
 
+// newUpkeep makes the upkeep and its metric.
 func (l *Loader) newUpkeep() (*upkeep, error) {
 	u := &upkeep{
-		redriver: l.config.Warehouse.Redriver(), revision: l.config.Revision, judge: l.handler.Judge,
+		redriver: l.config.Redriver, revision: l.config.Revision, judge: l.handler.Judge,
 		refused: map[sink.KeptKey]time.Time{},
 		redriven: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tallyman_loader_redriven_total",
@@ -44,6 +45,9 @@ func (l *Loader) newUpkeep() (*upkeep, error) {
 
 // keepUp does the upkeep until ctx ends.
 func (l *Loader) keepUp(ctx context.Context, u *upkeep) {
+	if u.redriver == nil {
+		return
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
