@@ -193,12 +193,19 @@ func field(types *pgtype.Map, t schema.Type, value []byte) string {
 	case string:
 		return v
 	case []byte:
-		if physical.OID == pgtype.JSONOID || physical.OID == pgtype.JSONBOID {
+		switch physical.OID {
+		case pgtype.JSONOID, pgtype.JSONBOID:
 			return string(v)
+		case pgtype.ByteaOID:
+			return raw
 		}
-		return raw
+		return array(types, kind, value)
 	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64)
+		size := 64
+		if physical.OID == pgtype.Float4OID {
+			size = 32
+		}
+		return strconv.FormatFloat(v, 'g', -1, size)
 	case time.Time:
 		layout := map[uint32]string{pgtype.DateOID: time.DateOnly, pgtype.TimestampOID: "2006-01-02T15:04:05.999999999"}[physical.OID]
 		if layout == "" {
@@ -208,4 +215,16 @@ func field(types *pgtype.Map, t schema.Type, value []byte) string {
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// array writes an array as PostgreSQL does.
+func array(types *pgtype.Map, kind *pgtype.Type, value []byte) string {
+	elements, err := kind.Codec.DecodeValue(types, kind.OID, pgtype.BinaryFormatCode, value)
+	if err == nil {
+		var text []byte
+		if text, err = types.Encode(kind.OID, pgtype.TextFormatCode, elements, nil); err == nil {
+			return string(text)
+		}
+	}
+	return `\x` + hex.EncodeToString(value)
 }

@@ -99,6 +99,44 @@ func TestNativeRows(t *testing.T) {
 	}
 }
 
+// Every type there is shows as text, and none as the bytes that it travels in
+// but bytes themselves.
+func TestEveryType(t *testing.T) {
+	t.Parallel()
+	m, err := schema.ParseManifest([]byte(`dataset: a/b
+batch_id: false
+columns:
+  - {name: a, type: int16}
+  - {name: b, type: float32}
+  - {name: c, type: "decimal(12,2)"}
+  - {name: d, type: bytes}
+  - {name: e, type: date}
+  - {name: f, type: time}
+  - {name: g, type: timestamp}
+  - {name: h, type: "int64[]"}
+  - {name: i, type: "decimal(12,2)[]"}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	codec, err := rows.NewCodec(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := []byte(`{"a":-7,"b":0.1,"c":1234567890.10,"d":"AP8=","e":"2024-02-29","f":"12:34:56.123456","g":"2024-02-29T01:02:03.000004","h":[1,null,3],"i":[0.50]}`)
+	value, _, err := codec.AppendNDJSON(nil, uuid.Nil, line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := kept(t, batch.Constraint, batch.Native, 1, value)
+	k.Manifest = &m
+	want := []string{"-7", "0.1", "1234567890.10", `\x00ff`, "2024-02-29", "12:34:56.123456", "2024-02-29T01:02:03.000004", "{1,NULL,3}", "{0.50}"}
+	s := peek.Rows(k, 0)
+	if diff := cmp.Diff(want, texts(s.Rows[0])); diff != "" {
+		t.Errorf("%s%s", diff, s.Problem)
+	}
+}
+
 // The bad row is found and shown, wherever it is.
 func TestBadRow(t *testing.T) {
 	t.Parallel()
