@@ -184,7 +184,7 @@ func (q *quarantine) Discard(ctx context.Context, key sink.KeptKey, d sink.Disca
 		// The claim is gone if its time has no place in the ledger.
 		c := t.plan.byID[k.ID]
 		var id, content any
-		if result.Refused = c != nil && c.known == k.content; result.Refused {
+		if result.Refused = c != nil && c.known == k.content && c.at.Equal(k.time); result.Refused {
 			id, content = k.ID.String(), k.content[:]
 		}
 		tag, err := t.conn.Exec(ctx, closeDiscarded, key.Revision, key.SHA256[:], optional(d.By), optional(d.Why), id, content)

@@ -89,6 +89,7 @@ func cases() map[string]func(*fixture) {
 		"v4-crossing-failure":   v4CrossingFailure,
 		"v4-opposite-orders":    v4OppositeOrders,
 		"v4-dead":               v4Dead,
+		"v4-kept":               v4Kept,
 		"other-dataset":         otherDataset,
 		"positions":             positions,
 		"position-only":         positionOnly,

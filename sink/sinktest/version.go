@@ -246,3 +246,23 @@ func v4Dead(f *fixture) {
 	f.rows(id, 1)
 	f.next(0, 5)
 }
+
+// v4Kept redrives and discards ids that come with their time: what was given up
+// does not load with another time either, nor do other rows with another time of
+// an id that is loaded.
+func v4Kept(f *fixture) {
+	now, earlier := twoTimes()
+	c := f.committer()
+	given, loaded := uuid.New(), uuid.New()
+	f.commit(c, f.deadGroup(3, bury(f.elementAt(now, given, 0, 0, 1), batch.NoManifest),
+		bury(f.elementAt(now, loaded, 0, 1, 2), batch.NoManifest), bury(f.elementAt(earlier, loaded, 0, 2, 3), batch.NoManifest)))
+	lies := f.byOffset()
+	if res, err := f.w.NewQuarantine().Discard(f.Context(), lies[0].Key, sink.Discard{Why: "no use"}); err != nil || !res.Refused {
+		f.Errorf("discard: %+v, %v", res, err)
+	}
+	f.redrive(lies[1], sink.Loaded, "")
+	f.redrive(lies[2], 0, batch.IDConflict)
+	f.commit(c, f.group(5, f.elementAt(now, given, 0, 3, 1), f.elementAt(earlier, given, 0, 4, 1)), sink.Duplicate, sink.Conflict)
+	f.rows(given, 0)
+	f.rows(loaded, 1)
+}
