@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"tallyman/cmd/tallyman/internal/settings"
 	"tallyman/internal/admin"
@@ -132,18 +133,21 @@ type serving struct {
 const publishLimit = 3 * time.Second
 
 func (s *serving) run(ctx context.Context, manifests []schema.Manifest) (err error) {
-	var sources []*source.Source
+	sources := make([]*source.Source, len(manifests))
 	defer func() { err = errors.Join(err, closeAll(sources)) }()
-	for _, m := range manifests {
-		one, err := source.Open(ctx, source.Config{
-			Manifest: m, Kafka: kafkaConfig(s.cfg), Dir: filepath.Join(s.dir, m.Dataset.Namespace, m.Dataset.Name), Name: s.name,
-			CloseTimeout: publishLimit, Logger: s.log,
-			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dataset": m.Dataset.String()}, s.registry),
-		})
-		if err != nil {
+	var group errgroup.Group // side by side: each waits a while for a Kafka that is away
+	for i, m := range manifests {
+		group.Go(func() (err error) {
+			sources[i], err = source.Open(ctx, source.Config{
+				Manifest: m, Kafka: kafkaConfig(s.cfg), Dir: filepath.Join(s.dir, m.Dataset.Namespace, m.Dataset.Name), Name: s.name,
+				CloseTimeout: publishLimit, Logger: s.log,
+				Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dataset": m.Dataset.String()}, s.registry),
+			})
 			return err
-		}
-		sources = append(sources, one)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	daemon, err := serve.New(serve.Config{
 		Sources: sources, Listen: s.cfg.ServeListen, CertFile: s.cfg.ServeTLSCert, KeyFile: s.cfg.ServeTLSKey, ClientCA: s.cfg.ServeClientCA,
@@ -196,7 +200,9 @@ func closeAll(sources []*source.Source) error {
 	errs := make([]error, len(sources))
 	var group sync.WaitGroup
 	for i, s := range sources {
-		group.Go(func() { errs[i] = s.Close() })
+		if s != nil { // else it was not opened
+			group.Go(func() { errs[i] = s.Close() })
+		}
 	}
 	group.Wait()
 	return errors.Join(errs...)
