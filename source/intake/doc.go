@@ -22,6 +22,9 @@
 // be read refuses the file as a whole. A push that ends while reading starts
 // over; one that ends later goes on with what is not yet published.
 //
+// Instead of Kafka a daemon may take the batches, see [Remote]; then "published"
+// means that the daemon has them on its disk, under the same ids.
+//
 // # Pushing again
 //
 // A push that finds everything published publishes it again, under the same

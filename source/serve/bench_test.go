@@ -47,7 +47,6 @@ func benchPost(b *testing.B, path string, size int) {
 	body := text.String()
 	r.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
 	times := make([][]time.Duration, clients)
-	rows := 0
 	var took time.Duration
 	for b.Loop() {
 		began := time.Now()
@@ -69,7 +68,7 @@ func benchPost(b *testing.B, path string, size int) {
 		took += time.Since(began)
 	}
 	all := slices.Concat(times...)
-	rows = len(all) * size
+	rows := len(all) * size
 	slices.Sort(all)
 	b.ReportMetric(float64(rows)/took.Seconds(), "rows/s")
 	b.ReportMetric(float64(len(all))/took.Seconds(), "requests/s")
