@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -104,7 +106,12 @@ func TestDemoUsage(t *testing.T) {
 // inventory is everything on a site that a demo could leave behind.
 func (s *site) inventory(t *testing.T) string {
 	t.Helper()
-	conn, err := pgx.Connect(t.Context(), s.dsn)
+	return inventory(t, s.dsn, s.broker.Addr())
+}
+
+func inventory(t *testing.T, dsn, broker string) string {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +139,7 @@ func (s *site) inventory(t *testing.T) string {
 		}
 		all = append(all, entries...)
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(s.broker.Addrs()...))
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,5 +245,22 @@ func TestDemoOnOwnServersSaysWhatIsLeft(t *testing.T) {
 	contains(t, stderr.written.String(), "interrupted; nothing was compared", "tallyman: the topic tallyman_demo_", ".conversions is left: ")
 	if err := s.broker.Start(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A real broker keeps the members that were killed until their sessions time
+// out, and deletes topics when it has time; in the end nothing is left there, too.
+func TestDemoOnRealKafka(t *testing.T) {
+	k := sandboxtest.Kafka(t)
+	dsn := sandboxtest.Postgres(t, sandboxtest.Versions()[1])
+	internal := func(line string) bool { return strings.Contains(line, "__consumer_offsets") }
+	before := slices.DeleteFunc(strings.Split(inventory(t, dsn, k.Addr()), "\n"), internal)
+	r, status, stderr := demoOf(t, "--rows", "200000", "--chaos", "--kafka-brokers", k.Addr(), "--warehouse-url", dsn)
+	if status != exitDone || r.RowsLoaded != 200_000 || r.Kills == 0 {
+		t.Errorf("status %d: %+v\n%s", status, r, stderr)
+	}
+	after := slices.DeleteFunc(strings.Split(inventory(t, dsn, k.Addr()), "\n"), internal)
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -193,14 +193,34 @@ func (g *guest) leaveKafka(ctx context.Context, groups []string) error {
 	if len(groups) == 0 {
 		return errors.Join(all...)
 	}
-	deleted, err := g.kafka.Client().DeleteGroups(ctx, &kafka.DeleteGroupsRequest{GroupIDs: groups})
-	for _, group := range groups {
-		if err == nil && deleted.Errors[group] != nil && !errors.Is(deleted.Errors[group], kafka.GroupIdNotFound) {
-			err = deleted.Errors[group]
-		}
-	}
-	if err != nil {
+	if err := g.deleteGroups(ctx, groups); err != nil {
 		all = append(all, fmt.Errorf("the consumer group %s is left: %w", strings.Join(groups, ", "), err))
 	}
 	return errors.Join(all...)
+}
+
+// groupPause is how long a group is left alone that still has a member, which
+// a loader that was killed is until its session times out.
+const groupPause = 500 * time.Millisecond
+
+func (g *guest) deleteGroups(ctx context.Context, groups []string) error {
+	for {
+		answer, err := g.kafka.Client().DeleteGroups(ctx, &kafka.DeleteGroupsRequest{GroupIDs: groups})
+		if err != nil {
+			return err
+		}
+		for _, group := range groups {
+			if e := answer.Errors[group]; e != nil && !errors.Is(e, kafka.GroupIdNotFound) {
+				err = e
+			}
+		}
+		if !errors.Is(err, kafka.NonEmptyGroup) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(groupPause):
+		}
+	}
 }
