@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -262,5 +263,24 @@ func TestDemoOnRealKafka(t *testing.T) {
 	after := slices.DeleteFunc(strings.Split(inventory(t, dsn, k.Addr()), "\n"), internal)
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A schema tallyman that the demo made stays if somebody began to use it.
+func TestDemoOnOwnServersThatOthersBeganToUse(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, sandboxtest.Versions()[1])
+	p, _, _ := demoProgram()
+	apply := sync.OnceFunc(func() {
+		succeed(t, s.env, "dataset", "apply", file(t, "clicks.yaml", clicks))
+	})
+	stderr := &interrupter{text: "comparing", interrupt: apply}
+	p.stderr = stderr
+	if status := p.run(t.Context(), append([]string{"demo", "--rows", "1000"}, s.own()...)); status != exitDone {
+		t.Errorf("status %d\n%s", status, stderr.written.String())
+	}
+	contains(t, succeed(t, s.env, "dataset", "list"), "ads/clicks active")
+	if left := s.inventory(t); strings.Contains(left, "tallyman_demo_") {
+		t.Errorf("left is\n%s", left)
 	}
 }
