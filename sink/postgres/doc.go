@@ -19,9 +19,10 @@
 //	    batch time in it; a v4 id has none, so before that it is claimed in v4_ids,
 //	    and from the ledger only with the time that stands there.
 //	 3. The table is locked against ALTER and its columns are compared with the
-//	    manifest, because binary COPY takes eight bytes of bigint into a double
-//	    without a word. The outcomes are known now, and Group.Admit is asked. Then
-//	    one COPY streams the tuples of all claimed batches.
+//	    manifests of the group, because binary COPY takes eight bytes of bigint
+//	    into a double without a word. The outcomes are known now, and Group.Admit
+//	    is asked. Then one COPY for each list of columns streams the tuples of all
+//	    claimed batches.
 //	 4. Quarantine rows are written and closed, and COMMIT follows in the same
 //	    round trip.
 //

@@ -23,11 +23,13 @@ import (
 type Warehouse struct {
 	sink.Positions
 	sink.Catalog
+	sink.Manifests
 	// NewCommitter returns a committer, which the suite closes.
 	NewCommitter func() sink.Committer
 	// NewQuarantine returns the quarantine for one user at a time.
 	NewQuarantine func() sink.Quarantine
-	// Apply makes a dataset and returns its active revision.
+	// Apply makes a dataset, or applies a further manifest of one, and returns its
+	// active revision.
 	Apply func(m schema.Manifest) (sink.Revision, error)
 	// Rows counts the rows that came with a batch.
 	Rows func(r sink.Revision, id uuid.UUID) (int64, error)
@@ -91,6 +93,7 @@ func cases() map[string]func(*fixture) {
 		"v4-dead":               v4Dead,
 		"v4-kept":               v4Kept,
 		"other-dataset":         otherDataset,
+		"two-manifests":         twoManifests,
 		"positions":             positions,
 		"position-only":         positionOnly,
 		"fenced-by-era":         fencedByEra,
