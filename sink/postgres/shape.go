@@ -32,20 +32,20 @@ WHERE c.oid = $1::text::regclass`
 
 	// A domain's last base decides, and so does the modifier that it is given.
 	selectColumns = `
-SELECT a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), t.typtype::text, t.typname, base.oid, base.modifier,
+WITH RECURSIVE d (number, oid, modifier, required) AS (
+    SELECT attnum, atttypid, atttypmod, false FROM pg_catalog.pg_attribute
+    WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
+    UNION ALL
+    SELECT d.number, b.typbasetype, b.typtypmod, d.required OR b.typnotnull
+    FROM d JOIN pg_catalog.pg_type b ON b.oid = d.oid AND b.typtype = 'd'
+)
+SELECT a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), t.typtype::text, t.typname, d.oid, d.modifier,
        a.attgenerated <> '' OR a.attidentity = 'a',
-       (a.attnotnull OR base.required) AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL
-FROM pg_catalog.pg_attribute a
+       (a.attnotnull OR d.required) AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL
+FROM d
+JOIN pg_catalog.pg_type b ON b.oid = d.oid AND b.typtype <> 'd'
+JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::text::regclass AND a.attnum = d.number
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-CROSS JOIN LATERAL (
-    WITH RECURSIVE d (oid, modifier, required) AS (
-        SELECT a.atttypid, a.atttypmod, false
-        UNION ALL
-        SELECT b.typbasetype, b.typtypmod, d.required OR b.typnotnull FROM d JOIN pg_catalog.pg_type b ON b.oid = d.oid AND b.typtype = 'd'
-    )
-    SELECT d.oid, d.modifier, d.required FROM d JOIN pg_catalog.pg_type b ON b.oid = d.oid WHERE b.typtype <> 'd'
-) base
-WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum`
 )
 
