@@ -20,6 +20,7 @@ import (
 // Warehouse is what a loader needs of one.
 type Warehouse interface {
 	sink.Positions
+	sink.Manifests
 	// Window returns the range of batch times that the ledger takes.
 	Window(ctx context.Context) (sink.Window, error)
 	// NewCommitter returns a committer with a connection of its own.
@@ -34,8 +35,6 @@ type Config struct {
 	Conn *kafkaconn.Conn
 	// Warehouse is where rows go. Required.
 	Warehouse Warehouse
-	// Manifests finds the manifests that batches name: the warehouse's. Required.
-	Manifests sink.Manifests
 	// Redriver tries batches again that wait in quarantine for a manifest. It
 	// belongs to this loader alone. Defaults to leaving them there.
 	Redriver sink.Redriver
@@ -74,8 +73,8 @@ type Loader struct {
 
 // New builds a Loader; Run makes it work.
 func New(c Config) (*Loader, error) {
-	if c.Conn == nil || c.Warehouse == nil || c.Manifests == nil {
-		return nil, errors.New("loader: Conn, Warehouse and Manifests are required")
+	if c.Conn == nil || c.Warehouse == nil {
+		return nil, errors.New("loader: Conn and Warehouse are required")
 	}
 	if c.Committers <= 0 {
 		c.Committers = 2
@@ -102,7 +101,7 @@ func New(c Config) (*Loader, error) {
 	l.handler, err = commit.New(commit.Config{
 		Revision:   c.Revision,
 		Committers: committers,
-		Manifests:  c.Manifests,
+		Manifests:  c.Warehouse,
 		// The consumer is built with the handler, and neither calls before Run.
 		Reset:         func(ps []int32) { l.consumer.Reset(ps) },
 		Committed:     func(p int32, next int64) { l.consumer.Committed(p, next) },

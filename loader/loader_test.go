@@ -150,7 +150,7 @@ func newRig(t testing.TB, tune func(m *memory)) *rig {
 	}
 	t.Cleanup(conn.Close)
 	r.Loader, err = New(Config{
-		Revision: sink.Revision{ID: 1, Manifest: manifest, State: sink.Active}, Conn: conn, Warehouse: r.memory, Manifests: r.memory,
+		Revision: sink.Revision{ID: 1, Manifest: manifest, State: sink.Active}, Conn: conn, Warehouse: r.memory,
 		Registerer: r.registry, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
