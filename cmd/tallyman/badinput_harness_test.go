@@ -208,6 +208,7 @@ func newBadSite(t *testing.T, settings map[string]string) *badSite {
 	})
 	s.exec("GRANT USAGE ON SCHEMA tallyman TO " + role)
 	s.exec("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tallyman TO " + role)
+	s.exec("GRANT EXECUTE ON ALL ROUTINES IN SCHEMA tallyman TO " + role)
 	c := s.owner.Config().ConnConfig
 	s.loader = append(os.Environ(), asProgram, "KAFKA_BROKERS="+s.broker.Addr(), "TALLYMAN_ADMIN_LISTEN=127.0.0.1:0",
 		fmt.Sprintf("DATABASE_URL=host=%s port=%d dbname=%s user='%s' sslmode=disable", c.Host, c.Port, c.Database, s.role),

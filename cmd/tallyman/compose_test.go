@@ -45,7 +45,7 @@ func ours(p *types.Project) map[string]types.ServiceConfig {
 func TestComposeServices(t *testing.T) {
 	t.Parallel()
 	p := composeProject(t)
-	want := []string{"dataset", "init", "kafka", "loader", "postgres", "prometheus"}
+	want := []string{"dataset", "init", "kafka", "loader", "postgres", "prometheus", "source"}
 	if got := p.ServiceNames(); !slices.Equal(got, want) {
 		t.Errorf("services are %v, want %v", got, want)
 	}
@@ -66,6 +66,11 @@ func TestComposeServices(t *testing.T) {
 		for _, port := range s.Ports {
 			if port.HostIP != "127.0.0.1" {
 				t.Errorf("%s: port %s is open to other machines", name, port.Published)
+			}
+		}
+		for _, secret := range s.Secrets {
+			if _, err := os.Stat(p.Secrets[secret.Source].File); err != nil {
+				t.Errorf("%s: secret %s: %v", name, secret.Source, err)
 			}
 		}
 		for _, v := range s.Volumes {
@@ -103,11 +108,15 @@ func TestComposeCommands(t *testing.T) {
 		if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		cfg, err := p.settings(cmd, settings.Kafka|settings.Warehouse|settings.Admin)
+		needs := settings.Kafka | settings.Warehouse | settings.Admin
+		if cmd.Name() == "serve" {
+			needs = settings.Kafka | settings.Admin | settings.Serve
+		}
+		cfg, err := p.settings(cmd, needs)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if len(cfg.KafkaBrokers) != 1 || !cfg.WarehouseFromPG {
+		if len(cfg.KafkaBrokers) != 1 || needs&settings.Warehouse != 0 && !cfg.WarehouseFromPG {
 			t.Errorf("%s: settings are %+v", name, cfg)
 		}
 		for key := range s.Environment {
@@ -142,10 +151,11 @@ func TestComposeFiles(t *testing.T) {
 	if err := yaml.Unmarshal(text, &prometheus); err != nil {
 		t.Fatal(err)
 	}
-	loader := composeProject(t).Services["loader"]
+	services := composeProject(t).Services
+	loader, source := services["loader"], services["source"]
 	listen := *loader.Environment["TALLYMAN_ADMIN_LISTEN"]
 	scraped := prometheus.Scrape[0].Discovery[0]
-	if !slices.Equal(scraped.Names, []string{loader.Name}) || !strings.HasSuffix(listen, ":"+scraped.Port) {
+	if !slices.Equal(scraped.Names, []string{loader.Name, source.Name}) || !strings.HasSuffix(listen, ":"+scraped.Port) {
 		t.Errorf("Prometheus asks %v at port %s; %s listens on %s", scraped.Names, scraped.Port, loader.Name, listen)
 	}
 }

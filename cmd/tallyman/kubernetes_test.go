@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"tallyman/cmd/tallyman/internal/settings"
+	"tallyman/internal/sandbox/sandboxtest"
 	"tallyman/schema"
 )
 
@@ -21,6 +24,7 @@ import (
 type cluster struct {
 	config corev1.ConfigMap
 	pods   map[string]corev1.PodSpec // by file
+	claims map[string]bool           // names of volumes that a StatefulSet's pods have of their own
 	labels map[string][2]map[string]string
 }
 
@@ -28,7 +32,7 @@ type cluster struct {
 // that it doesn't know is an error.
 func readCluster(t *testing.T) cluster {
 	t.Helper()
-	c := cluster{pods: map[string]corev1.PodSpec{}, labels: map[string][2]map[string]string{}}
+	c := cluster{pods: map[string]corev1.PodSpec{}, claims: map[string]bool{}, labels: map[string][2]map[string]string{}}
 	files, err := filepath.Glob("../../deploy/kubernetes/*.yaml")
 	if err != nil || len(files) < 3 {
 		t.Fatalf("files are %v: %v", files, err)
@@ -72,6 +76,9 @@ func (c *cluster) add(file string, doc []byte) error {
 		var s appsv1.StatefulSet
 		err := yaml.UnmarshalStrict(doc, &s)
 		c.pods[file] = s.Spec.Template.Spec
+		for _, v := range s.Spec.VolumeClaimTemplates {
+			c.claims[v.Name] = true
+		}
 		c.labels[file] = [2]map[string]string{s.Spec.Selector.MatchLabels, s.Spec.Template.Labels}
 		return err
 	default:
@@ -85,13 +92,23 @@ func (c *cluster) add(file string, doc []byte) error {
 func TestKubernetes(t *testing.T) {
 	t.Parallel()
 	c := readCluster(t)
-	dir := t.TempDir() // what the pods see under /etc/tallyman
+	dir := t.TempDir()
+	for _, name := range []string{"kafka/ca.crt", "kafka/user", "kafka/password", "source/tokens", "source/tls.crt", "source/tls.key"} {
+		c.config.Data[name] = "secret"
+	}
+	authority, err := os.ReadFile(sandboxtest.NewAuthority(t).File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.config.Data["kafka/ca.crt"] = string(authority)
 	for name, text := range c.config.Data {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		file := filepath.Join(dir, name)
+		err := os.MkdirAll(filepath.Dir(file), 0o700)
+		if err = errors.Join(err, os.WriteFile(file, []byte(here(dir, text)), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, file := range []string{"init.yaml", "loader.yaml"} {
+	for _, file := range []string{"init.yaml", "loader.yaml", "source.yaml"} {
 		if _, ok := c.pods[file]; !ok {
 			t.Errorf("%s describes no pod", file)
 		}
@@ -107,38 +124,45 @@ func TestKubernetes(t *testing.T) {
 		if s := pod.SecurityContext; s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot {
 			t.Errorf("%s: the pod may run as root", file)
 		}
+		volumes := maps.Clone(c.claims)
+		for _, v := range pod.Volumes {
+			volumes[v.Name] = true
+		}
 		for _, one := range append(pod.InitContainers, pod.Containers...) {
-			t.Run(file+"/"+one.Name, func(t *testing.T) { checkContainer(t, dir, pod, one) })
+			t.Run(file+"/"+one.Name, func(t *testing.T) {
+				for _, m := range one.VolumeMounts {
+					if !volumes[m.Name] {
+						t.Errorf("no volume is called %s", m.Name)
+					}
+				}
+				checkContainer(t, dir, one)
+			})
 		}
 	}
 }
 
+// here puts dir where the pods see their settings and secrets.
+func here(dir, text string) string {
+	return strings.NewReplacer("/etc/tallyman", dir, "/run/secrets", dir).Replace(text)
+}
+
 // checkContainer runs a container's command line as far as it goes without servers.
-func checkContainer(t *testing.T, dir string, pod corev1.PodSpec, one corev1.Container) {
+func checkContainer(t *testing.T, dir string, one corev1.Container) {
 	t.Helper()
-	volumes := map[string]bool{}
-	for _, v := range pod.Volumes {
-		volumes[v.Name] = true
-	}
-	for _, m := range one.VolumeMounts {
-		if m.MountPath == "/etc/tallyman" && !volumes[m.Name] {
-			t.Errorf("no volume is called %s", m.Name)
-		}
-	}
 	if s := one.SecurityContext; s == nil || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
 		t.Error("the container can write to its image")
 	}
 	p := &program{stdin: strings.NewReader(""), stdout: &bytes.Buffer{}, stderr: &bytes.Buffer{}}
 	for _, e := range one.Env {
 		value := e.Value
-		if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef.Key == "database-url" {
+		if e.ValueFrom != nil && e.Name == "DATABASE_URL" {
 			value = "postgres://tallyman:secret@db.example.com/warehouse?sslmode=verify-full"
 		}
 		p.env = append(p.env, e.Name+"="+value)
 	}
 	args := make([]string, len(one.Args))
 	for i, a := range one.Args {
-		args[i] = strings.ReplaceAll(a, "/etc/tallyman", dir)
+		args[i] = here(dir, a)
 	}
 	root, _ := newRoot(p)
 	cmd, rest, err := root.Find(args)
@@ -151,13 +175,18 @@ func checkContainer(t *testing.T, dir string, pod corev1.PodSpec, one corev1.Con
 	if err := cmd.ValidateArgs(cmd.Flags().Args()); err != nil {
 		t.Error(err)
 	}
-	cfg, err := p.settings(cmd, settings.Kafka|settings.Admin)
+	needs := settings.Kafka | settings.Admin
+	if cmd.Name() == "serve" {
+		needs |= settings.Serve
+	}
+	cfg, err := p.settings(cmd, needs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, port := range one.Ports {
-		if port.Name == "admin" && !strings.HasSuffix(cfg.AdminListen, fmt.Sprintf(":%d", port.ContainerPort)) {
-			t.Errorf("it listens on %s, not on port %d", cfg.AdminListen, port.ContainerPort)
+		listen := map[string]string{"admin": cfg.AdminListen, "https": cfg.ServeListen}[port.Name]
+		if !strings.HasSuffix(listen, fmt.Sprintf(":%d", port.ContainerPort)) {
+			t.Errorf("%s is at %s, not on port %d", port.Name, listen, port.ContainerPort)
 		}
 	}
 	for _, a := range cmd.Flags().Args() {
