@@ -49,8 +49,10 @@ const (
 
 // target is the table that a group goes to, to tell its constraints from ours.
 type target struct {
-	table   schema.Table
-	columns map[string]bool
+	table     schema.Table
+	columns   map[string]bool
+	partition schema.Table // of the table, that an error names; zero: none
+	domain    string       // of a manifest's column, that an error names; empty: none
 }
 
 func targetOf(table schema.Table, manifests ...*schema.Manifest) target {
@@ -67,10 +69,15 @@ func targetOf(table schema.Table, manifests ...*schema.Manifest) target {
 // constraint. A required column that no manifest fills, or a table without a
 // partition for the row, is a fault of the table.
 func (t target) owns(pg *pgconn.PgError) bool {
-	if pg.SchemaName != t.table.Schema || pg.TableName != t.table.Name {
+	named := schema.Table{Schema: pg.SchemaName, Name: pg.TableName}
+	switch {
+	case pg.TableName == "":
+		return t.domain != "" && pg.DataTypeName == t.domain
+	case named == t.table, named == t.partition:
+		return pg.ConstraintName != "" || t.columns[pg.ColumnName]
+	default:
 		return false
 	}
-	return pg.ConstraintName != "" || t.columns[pg.ColumnName]
 }
 
 // verdict is what a rule says of the errors that it matches.

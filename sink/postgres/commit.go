@@ -237,7 +237,7 @@ func (t *transaction) finish(ctx context.Context) error {
 	case err == nil && committed:
 		return nil
 	case errors.As(err, &pg):
-		return classify("commit", inFinish, t.target, err)
+		return t.rowFault(ctx, "commit", inFinish, err)
 	default:
 		// Whether it committed is not known. The same group again finds out.
 		_ = t.conn.Close(ctx)

@@ -81,7 +81,7 @@ func (t *transaction) copyBy(ctx context.Context, m *schema.Manifest, loads []in
 	stream.parts = append(stream.parts, []byte(copyTrailer))
 	tag, err := t.conn.PgConn().CopyFrom(ctx, stream, statement)
 	if err != nil {
-		return classify("copy", inCopy, t.target, err)
+		return t.rowFault(ctx, "copy", inCopy, err)
 	}
 	if tag.RowsAffected() != want {
 		return &sink.Error{Class: sink.Misconfigured, Reason: reasonFewerRowsCopied, Err: fmt.Errorf(

@@ -230,3 +230,51 @@ func TestExistingJSONBRefusesValues(t *testing.T) {
 	_ = w.refused(w.committer(), w.group(p, 1, w.element(batch.NewID(), p, 0, []any{int64(1), nil, huge})), verdict{class: sink.BadData, reason: batch.Rejected})
 	w.loads(w.committer(), w.group(p, 1, w.element(batch.NewID(), p, 0, []any{int64(1), nil, nil})))
 }
+
+// A row that violates a constraint is the batch's fault, also where the server
+// names the partition that the row went to, or the domain of its column. What a
+// trigger violates elsewhere is not.
+func TestExistingTableConstraints(t *testing.T) {
+	t.Parallel()
+	warehouses := each(t)
+	const parts = "CREATE TABLE shop.p1 PARTITION OF shop.orders FOR VALUES FROM (0) TO (100) PARTITION BY RANGE (id); CREATE TABLE shop.p11 PARTITION OF shop.p1 DEFAULT"
+	constraint := verdict{class: sink.BadData, reason: batch.Constraint}
+	late := verdict{class: sink.BadData, reason: batch.Constraint, grace: true}
+	stop := verdict{class: sink.Misconfigured, reason: "unexpected"}
+	for name, tc := range map[string]struct {
+		tables string
+		bad    []any
+		want   verdict
+	}{
+		"check of partitions":    {"CREATE TABLE shop.orders (id bigint, note text CHECK (note <> 'bad'), doc json) PARTITION BY RANGE (id);" + parts, []any{int64(2), "bad", nil}, constraint},
+		"not null of partitions": {"CREATE TABLE shop.orders (id bigint, note text NOT NULL, doc json) PARTITION BY RANGE (id);" + parts, []any{int64(2), nil, nil}, constraint},
+		"key of partitions":      {"CREATE TABLE shop.orders (id bigint PRIMARY KEY, note text, doc json) PARTITION BY RANGE (id);" + parts, []any{int64(1), "twice", nil}, constraint},
+		"foreign key of partitions": {"CREATE TABLE shop.c (id bigint PRIMARY KEY); INSERT INTO shop.c VALUES (1); CREATE TABLE shop.orders (id bigint REFERENCES shop.c, note text, doc json) PARTITION BY RANGE (id);" + parts,
+			[]any{int64(2), "stray", nil}, late},
+		"deferred key of partitions": {"CREATE TABLE shop.orders (id bigint PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, note text, doc json) PARTITION BY RANGE (id);" + parts,
+			[]any{int64(1), "twice", nil}, constraint},
+		"check of a domain":    {"CREATE DOMAIN shop.d AS text CHECK (VALUE <> 'bad'); CREATE DOMAIN shop.dd AS shop.d; CREATE TABLE shop.orders (id bigint, note shop.dd, doc json)", []any{int64(2), "bad", nil}, constraint},
+		"not null of a domain": {"CREATE DOMAIN shop.d AS text NOT NULL; CREATE TABLE shop.orders (id bigint, note shop.d, doc json)", []any{int64(2), nil, nil}, constraint},
+		"domain in a trigger": {"CREATE DOMAIN shop.d AS text CHECK (VALUE <> 'bad'); CREATE TABLE shop.orders (id bigint, note text, doc json); " +
+			"CREATE FUNCTION shop.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM NEW.note::shop.d; RETURN NEW; END $$; CREATE TRIGGER t BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.f()",
+			[]any{int64(2), "bad", nil}, stop},
+		"another table in a trigger": {"CREATE TABLE shop.c (id bigint CHECK (id <> 2)); CREATE TABLE shop.orders (id bigint, note text, doc json); " +
+			"CREATE FUNCTION shop.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO shop.c VALUES (NEW.id); RETURN NEW; END $$; CREATE TRIGGER t BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.f()",
+			[]any{int64(2), "bad", nil}, stop},
+	} {
+		for version, w := range warehouses {
+			t.Run(name+"/"+version, func(t *testing.T) {
+				w.t = t
+				defer forget(t, w)
+				execute(t, w.conn, "DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop", tc.tables)
+				use(t, w, own)
+				c, p := w.committer(), w.partition(0)
+				w.loads(c, w.group(p, 1, w.element(batch.NewID(), p, 0, []any{int64(1), "good", nil})))
+				p.Next = 1
+				_ = w.refused(c, w.group(p, 2, w.element(batch.NewID(), p, 1, tc.bad)), tc.want)
+				execute(t, w.conn, "DELETE FROM shop.orders")
+				w.loads(c, w.group(p, 2, w.element(batch.NewID(), p, 1, []any{int64(1), "good", nil})))
+			})
+		}
+	}
+}
