@@ -88,7 +88,8 @@ func (v *vault) commandLines() [][]string {
 		{"init", "--roles"}, {"init", "--roles=create"}, {"init", "-o", "json"},
 		{"dataset", "apply", v.manifest, "--partitions", "2", "--replication-factor", "1", "-o", "json"}, {"dataset", "list"}, {"dataset", "show", "ads/clicks"},
 		{"push", "ads/clicks", "--manifest", v.manifest, v.rows}, {"status"}, {"status", "ads/clicks", "-o", "json"}, {"rewind", "ads/clicks"},
-		{"version"}, {"completion", "bash"},
+		{"dataset", "infer", v.rows}, {"dataset", "apply", v.manifest, "--dry-run"}, {"quarantine", "list", "-o", "json"},
+		{"quarantine", "redrive", "--all", "--yes"}, {"version"}, {"completion", "bash"},
 	}
 }
 
@@ -115,6 +116,8 @@ func TestNoPasswordIsPrinted(t *testing.T) {
 	v.checkLoad("right", "right")
 	v.checkLoad("wrong", "right")
 	v.checkLoad("right", "wrong")
+	v.checkServe("right")
+	v.checkServe("wrong")
 }
 
 // brief executes a command line that may wait, for a while, and returns what it printed.
@@ -201,21 +204,57 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// checkLoad runs a loader as a process, looks at what it answers and at what
-// others see of it.
+// checkLoad runs a loader with one password and the other.
 func (v *vault) checkLoad(warehouse, kafka string) {
 	v.t.Helper()
+	saidOf := map[string]string{"right right": "reading partitions", "wrong right": "password authentication failed", "right wrong": "are the user and the password right"}
+	v.checkProcess(v.env(warehouse, kafka), saidOf[warehouse+" "+kafka], func(string) {}, "load", "--log-level", "debug")
+}
+
+// checkServe runs a daemon and comes with the token that it asks for, and with
+// one that it does not know.
+func (v *vault) checkServe(kafka string) {
+	v.t.Helper()
+	tokens := file(v.t, "tokens", "shop right-token-"+canary+"\n")
+	door := regexp.MustCompile(`http://[0-9.:]+`)
+	v.checkProcess(v.env("right", kafka), "taking rows", func(log string) {
+		for which, want := range map[string]int{"right": http.StatusAccepted, "wrong": http.StatusUnauthorized} {
+			post, err := http.NewRequestWithContext(v.t.Context(), http.MethodPost, door.FindString(log)+"/v1/datasets/ads/clicks/rows",
+				strings.NewReader(`{"click_id":"3f1c2a44-0d1e-4a53-9d0e-2f9a3b1c7d10","Größe; \"x\"":"1"}`))
+			if err != nil {
+				v.t.Fatal(err)
+			}
+			post.Header.Set("Content-Type", "application/x-ndjson")
+			post.Header.Set("Authorization", "Bearer "+which+"-token-"+canary)
+			answer, err := http.DefaultClient.Do(post)
+			if err != nil {
+				v.t.Fatal(err)
+			}
+			text, err := io.ReadAll(answer.Body)
+			_ = answer.Body.Close()
+			if err != nil || answer.StatusCode != want {
+				v.t.Errorf("the %s token: %s, %v\n%s", which, answer.Status, err, text)
+			}
+			v.clean("answer", string(text), fmt.Sprint(answer.Header))
+		}
+	}, "source", "serve", "--serve-listen", "127.0.0.1:0", "--serve-manifests", v.manifest, "--serve-token-file", tokens)
+}
+
+// checkProcess runs a command as a process, once it has said something does
+// something with its log, and looks at what it answers and at what others see of it.
+func (v *vault) checkProcess(env []string, said string, do func(log string), args ...string) {
+	v.t.Helper()
 	var out journal
-	cmd := exec.Command(os.Args[0], "load", "--log-level", "debug")
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(v.env(warehouse, kafka), asProgram), &out, &out
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(env, asProgram), &out, &out
 	if err := cmd.Start(); err != nil {
 		v.t.Fatal(err)
 	}
-	address := regexp.MustCompile(`address=(\S+)`)
-	saidOf := map[string]string{"right right": "reading partitions", "wrong right": "password authentication failed", "right wrong": "are the user and the password right"}
-	awaitTrue(v.t, "the loader says how it goes", func() bool {
-		return address.MatchString(out.String()) && strings.Contains(out.String(), saidOf[warehouse+" "+kafka])
+	address := regexp.MustCompile(`metrics and probes" address=(\S+)`)
+	awaitTrue(v.t, "the process says "+said, func() bool {
+		return address.MatchString(out.String()) && strings.Contains(out.String(), said)
 	})
+	do(out.String())
 	for _, page := range []string{"/metrics", "/livez", "/readyz"} {
 		answer, err := http.Get("http://" + address.FindStringSubmatch(out.String())[1] + page)
 		if err != nil {
@@ -235,9 +274,9 @@ func (v *vault) checkLoad(warehouse, kafka string) {
 	v.clean("command line", string(line))
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
-		v.t.Errorf("load with %s and %s: %v\n%s", warehouse, kafka, err, out.String())
+		v.t.Errorf("%s: %v\n%s", strings.Join(args, " "), err, out.String())
 	}
-	v.clean("log of load", out.String())
+	v.clean("log of "+args[0], out.String())
 }
 
 // awaitTrue waits for a condition.
