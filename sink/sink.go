@@ -136,6 +136,10 @@ const (
 // Result tells what a committed group did: one outcome for each element, in order.
 type Result struct {
 	Outcomes []Outcome
+	// Known is how many of the dead and the conflicting messages add nothing to
+	// quarantine: they are there already, whatever their state, or the ledger has
+	// their very content. A topic that is read again has many.
+	Known int
 }
 
 // Committer commits groups, one at a time, on a connection of its own that it

@@ -68,7 +68,8 @@ func (b *breaker) push(dead bool) {
 	}
 }
 
-// tally counts what a transaction quarantines and what it does not.
+// tally counts what a transaction adds to quarantine and what it does not: a
+// topic that is read again brings no news of what was refused or given up before.
 func tally(g *sink.Group, res sink.Result) (dead, good int) {
 	dead = len(g.Dead)
 	for _, outcome := range res.Outcomes {
@@ -78,7 +79,7 @@ func tally(g *sink.Group, res sink.Result) (dead, good int) {
 			good++
 		}
 	}
-	return dead, good
+	return dead - res.Known, good + res.Known
 }
 
 // admit is what a group asks before it commits; its error stops the load.

@@ -128,3 +128,18 @@ func TestBreakerWindow(t *testing.T) {
 		}
 	}
 }
+
+// TestBreakerIgnoresWhatIsKnown sees a topic read again of which most was given up before.
+func TestBreakerIgnoresWhatIsKnown(t *testing.T) {
+	b := newBreaker(20)
+	g := &sink.Group{Dead: make([]sink.Dead, 4)}
+	for range 100 {
+		if err := b.admit(g, sink.Result{Known: 4}); err != nil {
+			t.Fatal(err)
+		}
+		b.record(tally(g, sink.Result{Known: 4}))
+	}
+	if err := b.admit(&sink.Group{Dead: make([]sink.Dead, 40)}, sink.Result{}); err == nil {
+		t.Error("a stream of new ones is admitted")
+	}
+}

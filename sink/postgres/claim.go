@@ -46,6 +46,8 @@ type plan struct {
 type deadBatch struct {
 	*sink.Dead
 	content batch.Digest // zero: not known
+	key     batch.Digest // of its row, once it is known that it goes to quarantine
+	kept    bool         // quarantine has the row already
 }
 
 // newPlan decides which copy of an id in the group is the one to load: the
@@ -226,7 +228,22 @@ func (t *transaction) resolve(ctx context.Context) (sink.Result, error) {
 			return sink.Result{}, err
 		}
 	}
-	return t.plan.outcomes(), nil
+	res := t.plan.outcomes()
+	for _, outcome := range res.Outcomes {
+		if outcome == sink.Conflict {
+			res.Known++
+		}
+	}
+	res.Known += len(t.group.Dead)
+	if err := t.lookUpDead(ctx); err != nil {
+		return sink.Result{}, err
+	}
+	for _, d := range t.plan.dead {
+		if !d.kept {
+			res.Known--
+		}
+	}
+	return res, nil
 }
 
 func (t *transaction) lookUp(ctx context.Context, had []*claim) error {

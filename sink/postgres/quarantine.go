@@ -38,6 +38,8 @@ WHERE q.revision_id = $1 AND q.state = 'open' AND q.unique_id = l.unique_id
 
 	sumQuarantine = `SELECT coalesce(sum(octet_length(payload)), 0)::bigint FROM tallyman.quarantine WHERE revision_id = $1 AND state = 'open'`
 
+	selectKnown = `SELECT sha256 FROM tallyman.quarantine WHERE revision_id = $1 AND sha256 = ANY ($2::bytea[])`
+
 	insertQuarantine = `
 INSERT INTO tallyman.quarantine
        (revision_id, sha256, unique_id, batch_time, source, incarnation, sequence, row_count, content,
@@ -46,6 +48,34 @@ INSERT INTO tallyman.quarantine
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 ON CONFLICT (revision_id, sha256) DO NOTHING`
 )
+
+// lookUpDead finds out which dead messages quarantine has already: a topic that
+// is read again brings them all once more.
+func (t *transaction) lookUpDead(ctx context.Context) error {
+	if len(t.plan.dead) == 0 {
+		return nil
+	}
+	keys := make([][]byte, len(t.plan.dead))
+	for i := range t.plan.dead {
+		d := &t.plan.dead[i]
+		d.key = deadKey(d.Dead)
+		keys[i] = d.key[:]
+	}
+	rows, err := t.conn.Query(ctx, selectKnown, t.group.Revision.ID, keys)
+	if err != nil {
+		return classify("look up messages in quarantine", inClaim, t.target, err)
+	}
+	var key []byte
+	kept := map[batch.Digest]bool{}
+	_, err = pgx.ForEachRow(rows, []any{&key}, func() error {
+		kept[batch.Digest(key)] = true
+		return nil
+	})
+	for i := range t.plan.dead {
+		t.plan.dead[i].kept = kept[t.plan.dead[i].key]
+	}
+	return classify("look up messages in quarantine", inClaim, t.target, err)
+}
 
 // checkQuarantine refuses, before anything commits, what would make the
 // dataset's quarantine larger than it may be.
@@ -60,9 +90,11 @@ func (t *transaction) checkQuarantine(ctx context.Context) error {
 	}
 	more := int64(0)
 	for i := range t.plan.dead {
-		more += int64(len(kept(t.plan.dead[i].Value)))
+		if d := &t.plan.dead[i]; !d.kept {
+			more += int64(len(kept(d.Value)))
+		}
 	}
-	if have+more > limit {
+	if more > 0 && have+more > limit {
 		return &sink.Error{Class: sink.Misconfigured, Reason: sink.QuarantineFull, Err: fmt.Errorf(
 			"quarantine of %s holds %d bytes, %d more would exceed its limit of %d: see why batches are refused, or raise loader.quarantine_max_bytes",
 			t.group.Revision.Manifest.Dataset, have, more, limit)}
@@ -96,21 +128,12 @@ func (t *transaction) queueQuarantine(b *pgx.Batch) {
 		}
 		b.Queue(closeQuarantine, revision, unique, contents)
 	}
-	rows := make([]deadRow, len(t.plan.dead))
-	for i := range t.plan.dead {
-		rows[i] = deadRow{deadBatch: t.plan.dead[i], key: deadKey(t.plan.dead[i].Dead)}
-	}
+	rows := slices.DeleteFunc(slices.Clone(t.plan.dead), func(d deadBatch) bool { return d.kept })
 	// Stable: of copies of a message the first one is kept.
-	slices.SortStableFunc(rows, func(a, b deadRow) int { return bytes.Compare(a.key[:], b.key[:]) })
+	slices.SortStableFunc(rows, func(a, b deadBatch) int { return bytes.Compare(a.key[:], b.key[:]) })
 	for _, r := range rows {
 		b.Queue(insertQuarantine, r.values(revision)...)
 	}
-}
-
-// deadRow is a row of quarantine.
-type deadRow struct {
-	deadBatch
-	key batch.Digest
 }
 
 // deadKey is the SHA-256 of the headers and the value, each part preceded by
@@ -144,7 +167,8 @@ func kept(payload []byte) []byte {
 	return payload
 }
 
-func (r deadRow) values(revision int64) []any {
+// values is the row of quarantine for a dead message.
+func (r deadBatch) values(revision int64) []any {
 	d := r.Dead
 	var published pgtype.Timestamptz
 	if year := d.Timestamp.Year(); !d.Timestamp.IsZero() && year > -4000 && year < 200_000 {

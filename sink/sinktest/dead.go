@@ -3,6 +3,7 @@ package sinktest
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -212,4 +213,46 @@ func deadOddText(f *fixture) {
 		f.Errorf("detail %q of %q", text, d.Detail)
 	}
 	f.next(0, 2)
+}
+
+// deadKnown says of dead messages that come again that there is nothing new
+// about them: while they are in quarantine, after they were given up, and when
+// their id stood for other content before.
+func deadKnown(f *fixture) {
+	c, q := f.committer(), f.w.NewQuarantine()
+	next := int64(0)
+	say := func(what string, g *sink.Group, want int) {
+		f.Helper()
+		asked := -1
+		g.Admit = func(res sink.Result) error {
+			asked = res.Known
+			return nil
+		}
+		res, err := c.Commit(f.Context(), g)
+		if err != nil {
+			f.Fatalf("%s: %v", what, err)
+		}
+		if res.Known != want || asked != want {
+			f.Errorf("%s: %d known, and %d by Admit, want %d", what, res.Known, asked, want)
+		}
+	}
+	for _, reason := range reasons() {
+		d := bury(f.element(batch.NewID(), 0, next, 1), reason)
+		for what, want := range []int{0, 1} {
+			d.Offset = next
+			next++
+			say(fmt.Sprintf("%s, time %d", reason, what), f.deadGroup(next, d), want)
+		}
+		if _, err := q.Discard(f.Context(), f.byOffset()[d.Offset-1].Key, sink.Discard{By: "suite", Why: "no use"}); err != nil {
+			f.Fatal(err)
+		}
+		d.Offset = next
+		next++
+		say(string(reason)+", given up", f.deadGroup(next, d), 1)
+	}
+	e := f.element(batch.NewID(), 0, next, 1)
+	other := f.element(e.Batch.ID, 0, next+1, 2)
+	say("other content", f.group(next+2, e, other), 0)
+	e.Offset, other.Offset = next+2, next+3
+	say("other content again", f.group(next+4, e, other), 1)
 }

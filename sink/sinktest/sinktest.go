@@ -113,6 +113,7 @@ func cases() map[string]func(*fixture) {
 		"good-then-dead":        goodThenDead,
 		"dead-beside-good":      deadBesideGood,
 		"dead-of-other-content": deadOfOtherContent,
+		"dead-known":            deadKnown,
 		"dead-out-of-window":    deadOutOfWindow,
 		"dead-large":            deadLarge,
 		"dead-odd-text":         deadOddText,
