@@ -23,6 +23,8 @@ func newDataset(p *program) *cobra.Command {
   tallyman dataset apply conversions.yaml
   tallyman dataset list
   tallyman dataset show ads/conversions`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDatasetInfer(p), newDatasetApply(p), newDatasetList(p), newDatasetShow(p))
 	return cmd

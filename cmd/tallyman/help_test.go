@@ -109,3 +109,20 @@ func checkExample(t *testing.T, line, args string) {
 		t.Errorf("%s: %v", line, err)
 	}
 }
+
+// A misspelt command is wrong usage, also below the first level, so that no
+// script takes its help for success.
+func TestUnknownCommand(t *testing.T) {
+	t.Parallel()
+	root, _ := newRoot(&program{})
+	for _, cmd := range commands(root) {
+		if !cmd.HasSubCommands() {
+			continue
+		}
+		path := strings.Fields(cmd.CommandPath())
+		r := invoke(t, nil, append(path[1:], "misspelt")...)
+		if r.status != exitUsage || !strings.Contains(r.stderr, `unknown command "misspelt"`) {
+			t.Errorf("%s misspelt: status %d\n%s", cmd.CommandPath(), r.status, r.stderr)
+		}
+	}
+}

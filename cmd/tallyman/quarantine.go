@@ -33,6 +33,8 @@ prints, as long as it is the only one of that beginning.`,
   tallyman quarantine show 5b1f0c7de2a4
   tallyman quarantine redrive 5b1f0c7de2a4
   tallyman quarantine discard 5b1f0c7de2a4 --reason "sent by a test"`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newQuarantineList(p), newQuarantineShow(p), newQuarantineRedrive(p), newQuarantineDiscard(p))
 	return cmd
