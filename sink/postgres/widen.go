@@ -104,6 +104,9 @@ func examineWider(ctx context.Context, tx pgx.Tx, r sink.Revision, m schema.Mani
 		return s, err
 	}
 	served := servedBy(r, all[m.Dataset.String()])
+	if err := present(ctx, tx, r, served); err != nil {
+		return s, err
+	}
 	if slices.ContainsFunc(served, func(a AppliedManifest) bool { return a.Hash == s.applied.Hash }) {
 		return s, nil
 	}
@@ -147,13 +150,8 @@ func misfitting(differences []schema.Difference) string {
 // that somebody has added to the table already is taken as it is, if it fits.
 func (s *survey) widen(have *shape, served []AppliedManifest, m schema.Manifest) error {
 	base := s.applied.Revision.Manifest
-	earlier := []schema.Column{}
-	before := base
-	for _, a := range served {
-		earlier = append(earlier, schema.Added(before, a.Manifest)...)
-		before = a.Manifest
-	}
-	added := schema.Added(before, m)
+	earlier := allAdded(base, served)
+	added := schema.Added(served[len(served)-1].Manifest, m)
 	if len(added) == 0 {
 		return nil
 	}

@@ -201,3 +201,39 @@ func until(t *testing.T, w *warehouse, sql string, want int64) {
 		}
 	}
 }
+
+// Applying a manifest again says what somebody has dropped or changed since,
+// and not that all is there.
+func TestApplyAgainOverWhatIsGone(t *testing.T) {
+	t.Parallel()
+	w := open(t, sandboxtest.Postgres(t, "15"), events, postgres.Config{})
+	m := manifest(t, wider)
+	if _, err := w.Apply(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(says string) string {
+		t.Helper()
+		_, err := w.Apply(t.Context(), m)
+		refusal(t, err, "manifest_refused", says)
+		_, err = w.Plan(t.Context(), manifest(t, strings.Replace(wider, "name: at,", "name: more,", 1)))
+		if sink.ClassOf(err) != sink.Misconfigured {
+			t.Errorf("another manifest: %v", err)
+		}
+		_, err = w.Apply(t.Context(), manifest(t, events))
+		refusal(t, err, "manifest_refused", says)
+		return err.Error()
+	}
+	execute(t, w.conn, "DROP VIEW public.events")
+	_, statement, _ := strings.Cut(refused(`the view "public"."events" is gone`), "granted it: ")
+	execute(t, w.conn, statement)
+	if _, err := w.Apply(t.Context(), m); err != nil {
+		t.Errorf("after the statement that it told: %v", err)
+	}
+	if n := w.count("SELECT count(at) + count(_batch_id) FROM public.events"); n != 0 {
+		t.Error(n)
+	}
+	execute(t, w.conn, "ALTER TABLE public.events__r1 ADD must int NOT NULL")
+	refused(`column "must" is required`)
+	execute(t, w.conn, "DROP TABLE public.events__r1 CASCADE")
+	refused(`the table "public"."events__r1" is gone`)
+}
