@@ -28,11 +28,17 @@ type columnDocument struct {
 // tableDocument has every key, but for those that are there only if they say
 // something: manifests were hashed before there were any.
 type tableDocument struct {
-	Existing   bool            `json:"existing,omitempty"`
-	Indexes    []indexDocument `json:"indexes,omitempty"`
-	Name       string          `json:"name"`
-	PrimaryKey []string        `json:"primary_key,omitempty"`
-	Schema     string          `json:"schema"`
+	Existing   bool               `json:"existing,omitempty"`
+	Indexes    []indexDocument    `json:"indexes,omitempty"`
+	Name       string             `json:"name"`
+	Partition  *partitionDocument `json:"partition,omitempty"`
+	PrimaryKey []string           `json:"primary_key,omitempty"`
+	Schema     string             `json:"schema"`
+}
+
+type partitionDocument struct {
+	By    string `json:"by"`
+	Every Period `json:"every"`
 }
 
 type indexDocument struct {
@@ -42,13 +48,13 @@ type indexDocument struct {
 
 // Canonical returns the canonical form: JSON by RFC 8785 (sorted keys, no
 // space, shortest escapes) with every default written out, but for those of
-// table.existing, table.indexes and table.primary_key.
+// table.existing, table.indexes, table.partition and table.primary_key.
 func (m Manifest) Canonical() []byte {
 	doc := document{
 		BatchID: m.BatchID,
 		Columns: make([]columnDocument, len(m.Columns)),
 		Dataset: m.Dataset.String(),
-		Table:   tableDocument{Existing: m.Existing, Name: m.Table.Name, PrimaryKey: m.PrimaryKey, Schema: m.Table.Schema},
+		Table:   tableDocument{Existing: m.Existing, Name: m.Table.Name, Partition: (*partitionDocument)(m.Partition), PrimaryKey: m.PrimaryKey, Schema: m.Table.Schema},
 		Topic:   m.Topic,
 	}
 	for i, c := range m.Columns {
@@ -98,6 +104,7 @@ func ParseCanonical(text []byte) (Manifest, error) {
 		m.Columns[i] = Column{Name: c.Name, Type: c.Type, Nullable: c.Nullable}
 	}
 	m.PrimaryKey = doc.Table.PrimaryKey
+	m.Partition = (*Partition)(doc.Table.Partition)
 	for _, x := range doc.Table.Indexes {
 		m.Indexes = append(m.Indexes, Index(x))
 	}

@@ -53,6 +53,9 @@ func Compare(earlier, later Manifest) []Difference {
 	if !sameIndexes(earlier.Indexes, later.Indexes) {
 		misfit("table.indexes", "keep them as they were; an index may be made in the warehouse at any time, without the manifest", "are others")
 	}
+	if !samePartition(earlier.Partition, later.Partition) {
+		misfit("table.partition", "keep it as it was, or make a dataset of another name", "%s instead of %s", later.Partition, earlier.Partition)
+	}
 	all = append(all, compareColumns(earlier, later)...)
 	return all
 }

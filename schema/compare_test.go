@@ -27,6 +27,7 @@ func TestCompare(t *testing.T) {
 		"table":          {"columns:", "table: {name: t}\ncolumns:", `table "public"."t" instead of "public"."b": keep`, false},
 		"batch id":       {"columns:", "batch_id: false\ncolumns:", "batch_id false instead of true: keep", false},
 		"primary key":    {"columns:", "table: {primary_key: [n]}\ncolumns:", `table.primary_key ["n"] instead of []: keep`, false},
+		"partition":      {"columns:", "table: {partition: {by: at, every: day}}\ncolumns:\n- {name: at, type: date}", `table.partition by "at" every day instead of none: keep`, false},
 		"indexes":        {"columns:", "table: {indexes: [{columns: [n]}]}\ncolumns:", `table.indexes are others: keep`, false},
 		"existing table": {"columns:", "table: {existing: true}\ncolumns:", "table.existing true instead of false: keep", false},
 	} {

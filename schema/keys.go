@@ -41,8 +41,8 @@ func (m Manifest) keyFaults() Faults {
 			fs = append(fs, Fault{Path: path, Detail: fmt.Sprintf("has the columns of table.indexes[%d]", earlier)})
 		}
 	}
-	if m.Existing && (m.PrimaryKey != nil || len(m.Indexes) > 0) {
-		fs = append(fs, Fault{Path: "table", Detail: "primary_key and indexes are for tables that Tallyman makes, and this one is existing: leave them out"})
+	if m.Existing && (m.PrimaryKey != nil || len(m.Indexes) > 0 || m.Partition != nil) {
+		fs = append(fs, Fault{Path: "table", Detail: "primary_key, indexes and partition are for tables that Tallyman makes, and this one is existing: leave them out"})
 	}
 	return fs
 }

@@ -49,6 +49,59 @@ func TestParseKeys(t *testing.T) {
 	}
 }
 
+func TestParsePartition(t *testing.T) {
+	t.Parallel()
+	const text = "dataset: a/b\ncolumns: [{name: at, type: timestamptz}, {name: id, type: int64}]\n" +
+		"table: {partition: {every: month, by: at}, primary_key: [id, at], indexes: [{columns: [id]}, {columns: [at], unique: true}]}\n"
+	m, err := schema.ParseManifest([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&schema.Partition{By: "at", Every: schema.Month}, m.Partition); diff != "" {
+		t.Error(diff)
+	}
+	const canonical = `"name":"b","partition":{"by":"at","every":"month"},"primary_key":["id","at"]`
+	if got := string(m.Canonical()); !strings.Contains(got, canonical) {
+		t.Errorf("canonical form changed: %s", got)
+	}
+	again, err := schema.ParseCanonical(m.Canonical())
+	if diff := cmp.Diff(m, again); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	if _, err := schema.ParseCanonical([]byte(strings.Replace(string(m.Canonical()), `{"by":"at","every":"month"}`, "null", 1))); err == nil {
+		t.Error("null is taken for a partition")
+	}
+	m.Table.Name = strings.Repeat("n", 47)
+	if err := m.Validate(); err == nil || !strings.Contains(err.Error(), "has 47 bytes, at most 46 are possible for a table with partitions") {
+		t.Error(err)
+	}
+}
+
+func TestParsePartitionFaults(t *testing.T) {
+	t.Parallel()
+	const lacks = `must contain the column "day", by which the table is partitioned, because each partition keeps its keys to itself: add it, or leave partition out`
+	for name, tc := range map[string]struct{ table, want string }{
+		"nothing":        {"  partition: {}\n", "line 9: table.partition.by: is required: a column of dates or timestamps\nline 9: table.partition.every: is required: day, month or year"},
+		"null":           {"  partition:\n", "line 9: table.partition: is empty, want a mapping with the keys by, every"},
+		"wrong kinds":    {"  partition: {by: [day], every: 2}\n", "line 9: table.partition.by: is a list, want a string (put it in quotes if it is meant to be one)\nline 9: table.partition.every: is \"2\", want a string (put it in quotes if it is meant to be one)"},
+		"unknown":        {"  partition:\n    by: Day\n    every: week\n", "line 10: table.partition.by: there is no column \"Day\"\nline 11: table.partition.every: is \"week\", want day, month or year"},
+		"no time":        {"  partition: {by: id, every: day}\n", `line 9: table.partition.by: column "id" is int64: name one that is date, timestamp or timestamptz`},
+		"nullable":       {"  partition: {by: at, every: day}\n", `line 9: table.partition.by: column "at" is nullable: make it required, or partition by another`},
+		"primary key":    {"  primary_key: [id]\n  partition: {by: day, every: day}\n", "line 9: table.primary_key: " + lacks},
+		"unique index":   {"  partition: {by: day, every: day}\n  indexes:\n  - {columns: [at]}\n  - unique: true\n    columns: [id]\n", "line 13: table.indexes[1].columns: " + lacks},
+		"existing table": {"  existing: true\n  partition: {by: day, every: day}\n", "line 9: table: primary_key, indexes and partition are for tables that Tallyman makes, and this one is existing: leave them out"},
+	} {
+		m, err := schema.ParseManifest([]byte(strings.Replace(keyed(tc.table, ""), "columns:\n", "columns:\n- {name: day, type: date}\n", 1)))
+		if err == nil {
+			t.Errorf("%s: accepted as %+v", name, m)
+			continue
+		}
+		if diff := cmp.Diff(tc.want, fmt.Sprint(err)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 func TestParseKeysFaults(t *testing.T) {
 	t.Parallel()
 	many := strings.TrimSuffix(strings.Repeat("id, ", 33), ", ")
@@ -72,8 +125,8 @@ line 9: table.indexes[1]: is "x", want a mapping with the keys columns, unique`}
 		"JSON":              {"  indexes:\n  - {columns: [doc]}\n  - columns:\n    - docs\n", "", "\nline 9: table.indexes[0].columns[0]: column \"doc\" is json, which has no order to index it by\nline 11: table.indexes[1].columns[0]: column \"docs\" is json[], which has no order to index it by"},
 		"the same again":    {"  indexes: [{columns: [id, at]}, {columns: [at, id]}, {columns: [id, at], unique: true}]\n", "", `line 8: table.indexes[2]: has the columns of table.indexes[0]`},
 		"too many":          {"  primary_key: [" + many + "]\n", "", `line 8: table.primary_key: has 33 columns, at most 32 are possible`},
-		"existing table":    {"  existing: true\n  primary_key: [id]\n", "", `line 8: table: primary_key and indexes are for tables that Tallyman makes, and this one is existing: leave them out`},
-		"existing, indexes": {"  existing: true\n  indexes: [{columns: [id]}]\n", "", `line 8: table: primary_key and indexes are for tables that Tallyman makes, and this one is existing: leave them out`},
+		"existing table":    {"  existing: true\n  primary_key: [id]\n", "", `line 8: table: primary_key, indexes and partition are for tables that Tallyman makes, and this one is existing: leave them out`},
+		"existing, indexes": {"  existing: true\n  indexes: [{columns: [id]}]\n", "", `line 8: table: primary_key, indexes and partition are for tables that Tallyman makes, and this one is existing: leave them out`},
 	} {
 		m, err := schema.ParseManifest([]byte(keyed(tc.table, tc.rest)))
 		if err == nil {

@@ -83,10 +83,10 @@ func TestParseManifestFaults(t *testing.T) {
 line 1: unknown key "datasett": known are batch_id, columns, dataset, table, topic
 line 1: dataset: is required: namespace/name
 line 3: columns[0]: unknown key "nullabel": known are name, nullable, type
-line 4: table: unknown key "nam": known are existing, indexes, name, primary_key, schema`},
+line 4: table: unknown key "nam": known are existing, indexes, name, partition, primary_key, schema`},
 		"repeated key":  {"dataset: a/b\ndataset: a/c\ncolumns: [{name: x, type: bool}]\n", `line 2: key "dataset" is already in line 1`},
 		"dataset":       {"dataset: Ads/x y\ncolumns: [{name: x, type: bool}]\n", `line 1: dataset: dataset "Ads/x y" is not namespace/name: each part is a lower-case letter or digit, then lower-case letters, digits, _ or - (at most 100)`},
-		"wrong kinds":   {"dataset: 1\ntopic:\ntable: []\ncolumns: {}\nbatch_id: yes\n", "\nline 1: dataset: is \"1\", want a string (put it in quotes if it is meant to be one)\nline 2: topic: is empty, want a string (put it in quotes if it is meant to be one)\nline 3: table: is a list, want a mapping with the keys existing, indexes, name, primary_key, schema\nline 4: columns: is a mapping, want a list of {name, type, nullable}\nline 5: batch_id: is \"yes\", want true or false"},
+		"wrong kinds":   {"dataset: 1\ntopic:\ntable: []\ncolumns: {}\nbatch_id: yes\n", "\nline 1: dataset: is \"1\", want a string (put it in quotes if it is meant to be one)\nline 2: topic: is empty, want a string (put it in quotes if it is meant to be one)\nline 3: table: is a list, want a mapping with the keys existing, indexes, name, partition, primary_key, schema\nline 4: columns: is a mapping, want a list of {name, type, nullable}\nline 5: batch_id: is \"yes\", want true or false"},
 		"no columns":    {"dataset: a/b\n", "line 1: columns: a dataset needs at least one column"},
 		"empty columns": {"dataset: a/b\ncolumns: []\n", "line 2: columns: a dataset needs at least one column"},
 		"column kinds":  {"dataset: a/b\ncolumns:\n- x\n- {name: 1, type: [bool]}\n", "\nline 3: columns[0]: is \"x\", want a mapping with the keys name, nullable, type\nline 4: columns[1].name: is \"1\", want a string (put it in quotes if it is meant to be one)\nline 4: columns[1].type: is a list, want a string (put it in quotes if it is meant to be one)"},

@@ -49,6 +49,8 @@ type Manifest struct {
 	PrimaryKey []string
 	// Indexes are the table's indexes beside its primary key.
 	Indexes []Index
+	// Partition says how the table is partitioned; nil: it is not.
+	Partition *Partition
 	// Existing says that the table was not made by Tallyman and is used as it is:
 	// without a view, and without _batch_id.
 	Existing bool

@@ -107,7 +107,7 @@ func (m Manifest) faults() Faults {
 			add(path+".type", "%s", fault)
 		}
 	}
-	return append(fs, m.keyFaults()...)
+	return append(append(fs, m.keyFaults()...), m.partitionFaults()...)
 }
 
 // topicFault returns what is wrong with a topic's name by Kafka's rules, or "".

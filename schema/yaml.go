@@ -33,6 +33,7 @@ func ParseManifest(text []byte) (Manifest, error) {
 				"name":        func(n *yaml.Node) { r.string(n, "table.name", &m.Table.Name) },
 				"existing":    func(n *yaml.Node) { r.bool(n, "table.existing", &m.Existing) },
 				"indexes":     func(n *yaml.Node) { m.Indexes = r.indexes(n) },
+				"partition":   func(n *yaml.Node) { m.Partition = r.partition(n) },
 				"primary_key": func(n *yaml.Node) { m.PrimaryKey = r.names(n, "table.primary_key") },
 			})
 		},
@@ -202,6 +203,19 @@ func (r *reader) indexes(n *yaml.Node) []Index {
 		})
 	}
 	return indexes
+}
+
+func (r *reader) partition(n *yaml.Node) *Partition {
+	p := &Partition{}
+	r.mapping(n, "table.partition", keys{
+		"by": func(n *yaml.Node) { r.string(n, "table.partition.by", &p.By) },
+		"every": func(n *yaml.Node) {
+			var every string
+			r.string(n, "table.partition.every", &every)
+			p.Every = Period(every)
+		},
+	})
+	return p
 }
 
 // names reads a list of columns' names.
