@@ -84,7 +84,8 @@ func Physical(m schema.Manifest, number int) schema.Table {
 
 // PostgresTable returns the statements that create the physical table of a
 // revision: the manifest's columns, then _batch_id if the manifest has it; its
-// primary key and indexes.
+// primary key and indexes. One that is partitioned takes no rows until it has the
+// partitions of PostgresParts.
 func PostgresTable(m schema.Manifest, physical schema.Table) ([]string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE %s (", PostgresName(physical))
@@ -107,7 +108,7 @@ func PostgresTable(m schema.Manifest, physical schema.Table) ([]string, error) {
 	if m.PrimaryKey != nil {
 		fmt.Fprintf(&b, ",\n    PRIMARY KEY (%s)", quoteAll(m.PrimaryKey))
 	}
-	b.WriteString("\n)")
+	b.WriteString("\n)" + partitionBy(m))
 	statements := []string{b.String()}
 	for _, x := range m.Indexes {
 		unique := ""

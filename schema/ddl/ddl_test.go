@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -30,6 +31,10 @@ func manifests(t *testing.T) map[string]schema.Manifest {
 			"columns: [{name: x, type: int64}]\n",
 		"keys": "dataset: a/b\ntable: {primary_key: [id, 'a\"b;--'], indexes: [{columns: [at, id]}, {columns: ['a\"b;--', prices], unique: true}, {columns: [_batch_id]}]}\n" +
 			"columns: [{name: id, type: int64}, {name: 'a\"b;--', type: text}, {name: at, type: timestamp, nullable: true}, {name: prices, type: 'decimal(12,2)[]'}]\n",
+		"partition-by-day": "dataset: a/b\ntable: {partition: {by: day, every: day}, primary_key: [day, id]}\ncolumns: [{name: id, type: int64}, {name: day, type: date}]\n",
+		"partition-by-month": "dataset: a/b\ntable: {name: 'it''s \"b\"', partition: {by: 'a\"t', every: month}, indexes: [{columns: [id]}, {columns: [id, 'a\"t'], unique: true}]}\n" +
+			"columns: [{name: id, type: int64}, {name: 'a\"t', type: timestamptz}]\n",
+		"partition-by-year": "dataset: a/b\nbatch_id: false\ntable: {partition: {by: at, every: year}}\ncolumns: [{name: at, type: timestamp}]\n",
 		"names": "dataset: a/b\ntable: {schema: \"Größe; DROP\", name: \"it's \\\"quoted\\\" \\\\ \"}\n" +
 			"columns: [{name: 'a\"b;--', type: text}, {name: select, type: bool, nullable: true}]\n",
 	} {
@@ -73,6 +78,11 @@ func statements(t *testing.T, m schema.Manifest) []string {
 		t.Fatal(err)
 	}
 	all := append(table, ddl.PostgresView(m, physical)...)
+	if m.Partition != nil {
+		parts := ddl.Parts(m.Partition.Every, physical, time.Date(2024, time.February, 29, 23, 30, 0, 0, time.FixedZone("", -3600)), 1, 2)
+		all = append(all, ddl.PostgresParts(m, physical, parts[:3])...)
+		all = append(all, ddl.PostgresAttach(m, physical, parts[3])...)
+	}
 	add, err := ddl.PostgresAddColumns(physical, added())
 	if err != nil {
 		t.Fatal(err)
@@ -181,5 +191,21 @@ func TestEveryTypeIsBound(t *testing.T) {
 	}
 	if _, err := ddl.PostgresTable(schema.Manifest{Columns: []schema.Column{{Name: "x", Type: "none"}}}, schema.Table{}); err == nil {
 		t.Error("a type that nobody knows was given a column")
+	}
+}
+
+// The longest names of partitions are as long as PostgreSQL allows.
+func TestNamesOfPartitions(t *testing.T) {
+	t.Parallel()
+	m := schema.Manifest{Table: schema.Table{Schema: "public", Name: strings.Repeat("n", 46)}}
+	physical := ddl.Physical(m, 999)
+	names := []string{ddl.Rest(physical).Name}
+	for _, p := range ddl.Parts(schema.Day, physical, time.Now(), 1, 1) {
+		names = append(names, p.Table.Name)
+	}
+	for _, name := range names {
+		if len(name) > 63 {
+			t.Errorf("%s has %d bytes", name, len(name))
+		}
 	}
 }
