@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
 
 	"tallyman/schema"
@@ -66,15 +66,9 @@ VALUES ($1, $2, $3, $4, 'active') RETURNING revision_id`
 // changes nothing. What can't be applied is a Misconfigured error that says why,
 // and leaves nothing behind.
 func (w *Warehouse) Apply(ctx context.Context, m schema.Manifest) (Applied, error) {
-	applied, err := backoff.Retry(ctx, func() (Applied, error) {
-		applied, err := w.apply(ctx, m, true)
-		if !isLocked(err) {
-			err = backoff.Permanent(err)
-		}
-		return applied, err
-	}, backoff.WithBackOff(backoff.NewConstantBackOff(w.cfg.moment())), backoff.WithMaxTries(lockTries))
+	applied, err := whileLocked(ctx, w.cfg.moment(), func() (Applied, error) { return w.apply(ctx, m, true) })
 	if isLocked(err) {
-		err = w.inUse(ctx, m, applied.Revision, err)
+		err = w.inUse(ctx, m.Dataset, "Nothing was changed", []schema.Table{m.Table, applied.Revision.Physical}, err)
 	}
 	return applied, err
 }
@@ -195,8 +189,16 @@ func examineNew(ctx context.Context, tx pgx.Tx, m schema.Manifest) (survey, erro
 		return s, err
 	}
 	physical := s.applied.Revision.Physical
+	parts := firstParts(m, physical, time.Now())
+	names := []string{m.Table.Name, physical.Name}
+	if m.Partition != nil {
+		names = append(names, ddl.Rest(physical).Name)
+	}
+	for _, p := range parts {
+		names = append(names, p.Table.Name)
+	}
 	var kind, name string
-	switch err := tx.QueryRow(ctx, selectTaken, m.Table.Schema, []string{m.Table.Name, physical.Name}).Scan(&kind, &name); {
+	switch err := tx.QueryRow(ctx, selectTaken, m.Table.Schema, names).Scan(&kind, &name); {
 	case err == nil:
 		return s, refused(m, "there is %s called %s already: name another table in the manifest, or drop it; "+
 			"to load into a table as it is, say existing: true in the manifest's table",
@@ -207,6 +209,9 @@ func examineNew(ctx context.Context, tx pgx.Tx, m schema.Manifest) (survey, erro
 	s.schema = m.Table.Schema
 	if s.change, err = ddl.PostgresTable(m, physical); err != nil {
 		return s, refused(m, "%w", err)
+	}
+	if m.Partition != nil {
+		s.change = append(s.change, ddl.PostgresParts(m, physical, parts)...)
 	}
 	s.change = append(s.change, ddl.PostgresView(m, physical)...)
 	return s, nil

@@ -27,10 +27,12 @@ func manifests(g *sink.Group) []*schema.Manifest {
 }
 
 // queueColumns locks the table against ALTER and compares its columns with the
-// manifests of the group, in the transaction that is about to copy.
+// manifests of the group, in the transaction that is about to copy. Partitions
+// are not locked: their columns change with the table's only, and one that
+// someone else keeps for himself does not matter unless a row goes there.
 func (t *transaction) queueColumns(b *pgx.Batch) {
 	table := t.group.Revision.Physical
-	b.Queue("LOCK TABLE " + ddl.PostgresName(table) + " IN ROW EXCLUSIVE MODE")
+	b.Queue("LOCK TABLE ONLY " + ddl.PostgresName(table) + " IN ROW EXCLUSIVE MODE")
 	t.shape = &shape{}
 	t.shape.queue(b, table)
 }

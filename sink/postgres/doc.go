@@ -28,6 +28,16 @@
 //
 // Steps 1 to 3 up to the COPY are one round trip, the COPY two, step 4 one.
 //
+// # Partitions
+//
+// A dataset's table that is partitioned has one partition for the times that have
+// none of their own, so rows that come before Init has made theirs, or from long
+// ago, load all the same. The price is paid when one is made: attaching it looks
+// through the partition for the rest, which nobody can use for as long, and is
+// refused if there are rows of the new one's range. The ledger has no such
+// partition: there, a time that has none must not be accepted. A commit locks the
+// table against ALTER, but of its partitions only those that its rows go to.
+//
 // # Time limits
 //
 // On the server: lock_timeout, statement_timeout and

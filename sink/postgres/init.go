@@ -55,10 +55,13 @@ type InitReport struct {
 	To         int64       `json:"to_version"`
 	Partitions []string    `json:"partitions_made"` // of the ledger
 	Window     sink.Window `json:"-"`
+	// TablePartitions are those that the tables of datasets got.
+	TablePartitions []string           `json:"table_partitions_made,omitempty"`
+	Skipped         []SkippedPartition `json:"table_partitions_skipped,omitempty"`
 }
 
 // Init creates the schema tallyman or brings it up to date, and makes the
-// ledger's partitions. It is safe to repeat, and to run at the same time as
+// partitions ahead of the ledger and of datasets' tables. It is safe to repeat, and to run at the same time as
 // another or as loaders. It needs a connection without a pooler in between.
 func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error) {
 	if o.MonthsAhead == 0 {
@@ -93,8 +96,10 @@ func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error)
 		if err != nil {
 			return err
 		}
-		report.Window, err = windowOf(parts)
-		return err
+		if report.Window, err = windowOf(parts); err != nil {
+			return err
+		}
+		return w.extendTables(ctx, conn, o.Now(), &report)
 	})
 	return report, w.class("init", err)
 }

@@ -40,7 +40,7 @@ BEGIN
             SELECT format('ALTER TABLE %s OWNER TO tallyman_owner', c.oid::regclass)
             FROM tallyman.revisions r
             JOIN pg_class t ON t.oid = to_regclass(format('%I.%I', r.physical_schema, r.physical_table))
-            JOIN pg_class c ON c.oid = t.oid OR c.relkind = 'v' AND EXISTS (
+            JOIN pg_class c ON c.oid = t.oid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = t.oid) OR c.relkind = 'v' AND EXISTS (
                 SELECT FROM pg_depend d JOIN pg_rewrite w ON w.oid = d.objid
                 WHERE d.refobjid = t.oid AND w.ev_class = c.oid AND c.relname = regexp_replace(t.relname, '__r\d+$', ''))
         LOOP

@@ -208,11 +208,7 @@ func examineExisting(ctx context.Context, tx pgx.Tx, m schema.Manifest) (survey,
 // refusedTable is the error for a manifest that a table does not fit.
 func refusedTable(m schema.Manifest, err error) error { return refused(m, "%w", err) }
 
-// lockTries is how often the lock for a change is tried to get: each time for a
-// moment, because everything that comes later waits behind it, loaders too.
-const lockTries = 20
-
-// moment is how long that is: less than a loader waits for a lock.
+// moment is how long a change waits for a lock: less than a loader does.
 func (c Config) moment() time.Duration { return c.LockTimeout / 3 }
 
 // lockView locks a view and, behind it, the table of the revision: in the order
@@ -236,15 +232,19 @@ SELECT format('session %s (%s, in a transaction since %s)', a.pid, coalesce(null
               date_trunc('second', a.xact_start))
 FROM pg_catalog.pg_locks l
 JOIN pg_catalog.pg_stat_activity a USING (pid)
-WHERE l.granted AND a.datname = current_database() AND l.relation IN (to_regclass($1), to_regclass($2))
+WHERE l.granted AND a.datname = current_database() AND l.relation IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)
 GROUP BY a.pid, a.application_name, a.xact_start
 ORDER BY a.xact_start
 LIMIT 3`
 
-// inUse says who keeps a table from being changed.
-func (w *Warehouse) inUse(ctx context.Context, m schema.Manifest, r sink.Revision, err error) error {
-	var holders []string
-	rows, failed := w.pool.Query(ctx, selectHolders, ddl.PostgresName(m.Table), ddl.PostgresName(r.Physical))
+// inUse says who keeps a dataset from being changed, by holding one of the
+// tables, and what therefore is.
+func (w *Warehouse) inUse(ctx context.Context, d schema.Dataset, what string, tables []schema.Table, err error) error {
+	var holders, names []string
+	for _, t := range tables {
+		names = append(names, ddl.PostgresName(t))
+	}
+	rows, failed := w.pool.Query(ctx, selectHolders, names)
 	if failed == nil {
 		holders, failed = pgx.CollectRows(rows, pgx.RowTo[string])
 	}
@@ -253,6 +253,6 @@ func (w *Warehouse) inUse(ctx context.Context, m schema.Manifest, r sink.Revisio
 		who = "sessions that are gone by now"
 	}
 	return &sink.Error{Class: sink.Retryable, Reason: reasonLocked, Err: fmt.Errorf(
-		"the table of %s is in use, so its columns can't be changed: held by %s. Nothing was changed: run it again, or end what holds it (%w)",
-		m.Dataset, who, err)}
+		"the table of %s is in use: held by %s. %s: run it again, or end what holds it (%w)",
+		d, who, what, err)}
 }
