@@ -47,6 +47,19 @@ func readManifest(file string) (schema.Manifest, error) {
 	return m, errors.New(strings.Join(lines, "\n"))
 }
 
+// readEach reads manifests up to the first that is at fault.
+func readEach(files []string) ([]schema.Manifest, error) {
+	var manifests []schema.Manifest
+	for _, file := range files {
+		m, err := readManifest(file)
+		if err != nil {
+			return nil, err
+		}
+		manifests = append(manifests, m)
+	}
+	return manifests, nil
+}
+
 // datasets returns what the warehouse has of the named dataset, or of all.
 func (p *program) datasets(cmd *cobra.Command, name string) ([]postgres.DatasetInfo, error) {
 	cfg, err := p.settings(cmd, settings.Warehouse)

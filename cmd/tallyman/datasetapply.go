@@ -37,6 +37,10 @@ A manifest that only adds nullable columns to the one before is applied while lo
 table and the view get the columns, and batches by the old manifest and by the new one load side
 by side. The order of the columns is free. Any other difference is refused, and nothing is changed.
 
+A table that is made can have partitions: table: {partition: {by: at, every: month}}, or day
+or year, by a required column of dates or timestamps that every key of the table contains.
+They are made ahead, from then on by tallyman init; rows of other times go to one for the rest.
+
 To load into a table that is there, say existing: true in the manifest's table. It is used as it
 is: no view, no _batch_id, no column added; a column or a table that can't take the rows is refused.`,
 		Example: `  tallyman dataset apply conversions.yaml
@@ -51,13 +55,9 @@ is: no view, no _batch_id, no column added; a column or a table that can't take 
 	output := formatFlag(cmd)
 	settingFlags(cmd, "warehouse", "kafka")
 	cmd.RunE = func(cmd *cobra.Command, files []string) error {
-		var manifests []schema.Manifest
-		for _, file := range files {
-			m, err := readManifest(file)
-			if err != nil {
-				return &usageError{command: cmd.CommandPath(), err: err}
-			}
-			manifests = append(manifests, m)
+		manifests, err := readEach(files)
+		if err != nil {
+			return &usageError{command: cmd.CommandPath(), err: err}
 		}
 		cfg, err := p.settings(cmd, settings.Warehouse|settings.Kafka)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -113,13 +114,37 @@ func newDatasetShow(p *program) *cobra.Command {
 	return cmd
 }
 
+// keyLines tells of a table's primary key, indexes and partitions, one a line.
+func keyLines(m schema.Manifest) []string {
+	var lines []string
+	if m.PrimaryKey != nil {
+		lines = append(lines, "key       "+strings.Join(m.PrimaryKey, ", "))
+	}
+	for _, x := range m.Indexes {
+		line := "index     " + strings.Join(x.Columns, ", ")
+		if x.Unique {
+			line += " (unique)"
+		}
+		lines = append(lines, line)
+	}
+	if m.Partition != nil {
+		lines = append(lines, fmt.Sprintf("parts     by %s, one every %s", m.Partition.By, m.Partition.Every))
+	}
+	return lines
+}
+
 // print shows a dataset to a person.
 func (l listedDataset) print(p *program, d postgres.DatasetInfo) error {
 	where := "over " + l.Physical
 	if l.Existing {
 		where = "used as it is"
 	}
-	fmt.Fprintf(p.stdout, "dataset   %s, %s\nmanifest  %s\ntopic     %s\ntable     %s %s\n\n", l.Dataset, l.State, l.Hash, l.Topic, l.Table, where)
+	fmt.Fprint(p.stdout, printable(fmt.Sprintf("dataset   %s, %s", l.Dataset, l.State)), "\nmanifest  ", l.Hash, "\ntopic     ", l.Topic,
+		"\ntable     ", printable(l.Table+" "+where), "\n")
+	for _, line := range keyLines(newest(d).Manifest) {
+		fmt.Fprintln(p.stdout, printable(line))
+	}
+	fmt.Fprintln(p.stdout)
 	var rows [][]string
 	for _, c := range newest(d).Manifest.Columns {
 		null := "no"

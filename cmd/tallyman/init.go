@@ -29,6 +29,10 @@ quarantine. The ledger gets partitions for two years ahead: run init again withi
 time, for instance with each deployment; it changes only what is missing, while loaders run.
 It needs a direct connection, without a pooler.
 
+Tables that a manifest partitions get partitions ahead too: by day for two months, by month for
+two years, by year for three. Rows of a time that has none go to the partition called _default,
+and a partition whose rows are there already is left out and named.
+
 --roles prints SQL for a database administrator, who may create roles, and does nothing: an
 owner for init and dataset apply, a loader that can change nothing but what it loads, a reader.
 --roles=create runs that SQL, and then init. Once the roles are there, init and dataset apply give
@@ -81,7 +85,24 @@ them what they need, and no more.`,
 		}
 		fmt.Fprintf(p.stdout, "made %d partitions of the ledger; it takes batches up to %s\n",
 			len(report.Partitions), report.Window.End.Format(time.DateOnly))
-		return nil
+		return printTablePartitions(p, report)
 	}
 	return cmd
+}
+
+// printTablePartitions tells of the partitions that the tables of datasets got
+// or did not get.
+func printTablePartitions(p *program, report postgres.InitReport) error {
+	if n := len(report.TablePartitions); n > 0 {
+		fmt.Fprintf(p.stdout, "made %d partitions of datasets' tables\n", n)
+	}
+	if len(report.Skipped) == 0 {
+		return nil
+	}
+	fmt.Fprintf(p.stdout, "left out, and loads go on without them:\n\n")
+	var rows [][]string
+	for _, s := range report.Skipped {
+		rows = append(rows, []string{s.Dataset, s.Partition, s.From.Format(time.DateOnly), s.To.Format(time.DateOnly), s.Reason})
+	}
+	return printTable(p.stdout, []string{"DATASET", "PARTITION", "FROM", "TO", "REASON"}, rows)
 }
