@@ -170,7 +170,7 @@ func testRotated(t *testing.T, s *secured) {
 	}
 	c := s.config("SASL")
 	c.SASL.Password, c.SASL.PasswordFile = "", password
-	c.MetadataTTL = time.Millisecond // an error of kafka-go's is kept for as long
+	c.MetadataTTL = 200 * time.Millisecond // an error of kafka-go's is kept for as long
 	put("old-password\n")
 	conn := connect(t, c)
 	if err := conn.APICheck(t.Context()); err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"path/filepath"
 
 	"github.com/jackc/pgx/v5"
@@ -42,13 +43,13 @@ func (madeUp) send(d *Demo) error {
 	if err != nil {
 		return err
 	}
-	go d.listen()
+	go d.listen(d.source.stdout)
 	return nil
 }
 
 // listen takes in what the source reports, until its end.
-func (d *Demo) listen() {
-	report := json.NewDecoder(d.source.stdout)
+func (d *Demo) listen(source io.Reader) {
+	report := json.NewDecoder(source)
 	for {
 		var s said
 		if report.Decode(&s) != nil {
