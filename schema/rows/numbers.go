@@ -167,8 +167,10 @@ func parseFloat(text []byte, name schema.Type, bits int) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s does not fit %s", quote(text), name)
 	}
-	if mantissa, _, _ := cutExponent(text); n == 0 && bytes.ContainsAny(mantissa, "123456789") {
-		return 0, fmt.Errorf("%s is too small for %s: it would become 0", quote(text), name)
+	if n == 0 {
+		if mantissa, _, _ := cutExponent(text); bytes.ContainsAny(mantissa, "123456789") {
+			return 0, fmt.Errorf("%s is too small for %s: it would become 0", quote(text), name)
+		}
 	}
 	return n, nil
 }
@@ -186,8 +188,10 @@ func isDecimal(text []byte) bool {
 
 // cutExponent cuts a number before and after its e.
 func cutExponent(text []byte) (mantissa, exponent []byte, found bool) {
-	if i := bytes.IndexAny(text, "eE"); i >= 0 {
-		return text[:i], text[i+1:], true
+	for i, c := range text { // numbers are short
+		if c == 'e' || c == 'E' {
+			return text[:i], text[i+1:], true
+		}
 	}
 	return text, nil, false
 }

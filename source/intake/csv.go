@@ -112,79 +112,89 @@ func (r *rowReader) read(in *recordReader) error {
 // commas, quotes only around a whole field and doubled inside, a carriage
 // return without quotes only before the newline.
 type recordReader struct {
-	data    []byte // from the next field on
-	line    int64  // of data's first byte
+	data    []byte
+	at      int    // of the next field
+	line    int64  // of data[at]
 	scratch []byte // the text of fields that have doubled quotes
 }
+
+// ended says that no record follows.
+func (r *recordReader) ended() bool { return r.at == len(r.data) }
 
 // field reads one field. Null says that it had no quotes. more is false for
 // the last field of a row; the row's newline is then passed.
 func (r *recordReader) field() (f rows.Field, more bool, err error) {
-	if len(r.data) > 0 && r.data[0] == '"' {
-		return r.quoted()
+	rest := r.data[r.at:]
+	if len(rest) > 0 && rest[0] == '"' {
+		return r.quoted(rest[1:])
 	}
-	for i, c := range r.data {
+	for i, c := range rest {
 		switch c {
 		case ',':
-			f = rows.Field{Value: r.data[:i], Null: true}
-			r.data = r.data[i+1:]
-			return f, true, nil
+			r.at += i + 1
+			return rows.Field{Value: rest[:i], Null: true}, true, nil
 		case '\n', '\r':
-			f = rows.Field{Value: r.data[:i], Null: true}
-			r.data = r.data[i:]
+			r.at += i
 			more, err = r.delimiter()
-			return f, more, err
+			return rows.Field{Value: rest[:i], Null: true}, more, err
 		case '"':
 			return f, false, r.fault("a quote inside a field that does not begin with one")
 		}
 	}
-	f = rows.Field{Value: r.data, Null: true}
-	r.data = nil
-	return f, false, nil
+	r.at = len(r.data)
+	return rows.Field{Value: rest, Null: true}, false, nil
 }
 
-// quoted reads a field that begins with a quote.
-func (r *recordReader) quoted() (f rows.Field, more bool, err error) {
-	opened := r.line
-	r.data = r.data[1:]
-	start := len(r.scratch)
-	for {
-		i := bytes.IndexByte(r.data, '"')
-		if i < 0 {
-			return f, false, &RowError{Line: opened, Detail: "a quote that is not closed"}
+// quoted reads a field that began with a quote; rest is what follows that.
+func (r *recordReader) quoted(rest []byte) (f rows.Field, more bool, err error) {
+	end := bytes.IndexByte(rest, '"')
+	if end >= 0 {
+		f.Value = rest[:end]
+		if end+1 < len(rest) && rest[end+1] == '"' {
+			f.Value, end = r.doubled(rest, end)
 		}
-		part := r.data[:i]
-		r.line += int64(bytes.Count(part, []byte{'\n'}))
-		r.data = r.data[i+1:]
-		if len(r.data) > 0 && r.data[0] == '"' {
-			r.scratch = append(append(r.scratch, part...), '"')
-			r.data = r.data[1:]
-			continue
-		}
-		f.Value = part
-		if len(r.scratch) > start {
-			r.scratch = append(r.scratch, part...)
-			f.Value = r.scratch[start:len(r.scratch):len(r.scratch)]
-		}
-		more, err = r.delimiter()
-		return f, more, err
 	}
+	if end < 0 {
+		return rows.Field{}, false, r.fault("a quote that is not closed")
+	}
+	r.at += len(`""`) + end
+	r.line += int64(bytes.Count(rest[:end], []byte{'\n'}))
+	more, err = r.delimiter()
+	return f, more, err
+}
+
+// doubled returns the text of a field with each pair of quotes as one, and its
+// closing quote's place in rest; -1: there is none. The first pair is at i.
+func (r *recordReader) doubled(rest []byte, i int) (text []byte, end int) {
+	start := len(r.scratch)
+	out := append(r.scratch, rest[:i]...)
+	for ; i < len(rest); i++ {
+		c := rest[i]
+		if c == '"' {
+			if i++; i == len(rest) || rest[i] != '"' {
+				r.scratch = out
+				return out[start:len(out):len(out)], i - 1
+			}
+		}
+		out = append(out, c)
+	}
+	return nil, -1
 }
 
 // delimiter passes what ends a field: a comma (more fields follow), a newline
 // or the end of the input.
 func (r *recordReader) delimiter() (more bool, err error) {
-	switch {
-	case len(r.data) == 0:
+	switch rest := r.data[r.at:]; {
+	case len(rest) == 0:
 		return false, nil
-	case r.data[0] == ',':
-		r.data = r.data[1:]
+	case rest[0] == ',':
+		r.at++
 		return true, nil
-	case r.data[0] == '\n':
-		r.data = r.data[1:]
-	case len(r.data) > 1 && r.data[0] == '\r' && r.data[1] == '\n':
-		r.data = r.data[2:]
-	case r.data[0] == '\r':
+	case rest[0] == '\n':
+		r.at++
+	case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+		r.at += 2
+	case rest[0] == '\r':
 		return false, r.fault("a carriage return that is neither in quotes nor before a newline")
 	default:
 		return false, r.fault("something between a closing quote and the next comma")
@@ -198,8 +208,8 @@ func (r *recordReader) fault(detail string) error { return &RowError{Line: r.lin
 // csv encodes a chunk of CSV and returns its rows.
 func (w *encoder) csv(c chunk, id uuid.UUID) (n int, err error) {
 	w.value = w.value[:0]
-	w.records.data, w.records.line = c.data, c.line
-	for ; len(w.records.data) > 0; n++ {
+	w.records.data, w.records.at, w.records.line = c.data, 0, c.line
+	for ; !w.records.ended(); n++ {
 		line := w.records.line
 		if err := w.reader.read(&w.records); err != nil {
 			return 0, err

@@ -123,8 +123,8 @@ func (d *decoding) csv(data []byte) error {
 	}
 	records := recordReader{data: data[end:], line: 1 + int64(bytes.Count(data[:end], []byte{'\n'}))}
 	reader := newRowReader(head, "")
-	looked := len(records.data)
-	for len(records.data) > 0 {
+	looked := 0
+	for !records.ended() {
 		line := records.line
 		if err := reader.read(&records); err != nil {
 			return err
@@ -133,8 +133,8 @@ func (d *decoding) csv(data []byte) error {
 			return explainRow(d.manifest, reader, line, err)
 		}
 		d.rows++
-		if looked-len(records.data) >= piece {
-			looked = len(records.data)
+		if records.at-looked >= piece {
+			looked = records.at
 			if err := d.grown(); err != nil {
 				return err
 			}

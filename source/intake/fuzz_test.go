@@ -72,7 +72,7 @@ func FuzzSplit(f *testing.F) {
 // quotes is marked as Null.
 func readCSV(data []byte) (records [][]rows.Field, err error) {
 	r := recordReader{data: data, line: 1}
-	for len(r.data) > 0 {
+	for !r.ended() {
 		var record []rows.Field
 		r.scratch = nil // kept by the fields before
 		for more := true; more; {

@@ -83,7 +83,7 @@ func inOrder(width int) *header {
 // show shows the rows of a chunk of CSV.
 func (r *rowReader) show(c chunk, to Records) error {
 	in := recordReader{data: c.data, line: c.line}
-	for len(in.data) > 0 {
+	for !in.ended() {
 		line := in.line
 		if err := r.read(&in); err != nil {
 			return err
