@@ -27,7 +27,8 @@ type Appended struct {
 }
 
 // Append gives b its source, incarnation, sequence and digest, writes it and
-// returns once it is on disk. b must not change afterwards.
+// returns once it is on disk; with [Config].Bulk it does not wait for that. b
+// must not change afterwards.
 //
 // The errors are [ErrTooLarge], [ErrDiskFull], [ErrIDConflict], [ErrClosed] or
 // one of the store; after any of them the batch is not in the journal and its
@@ -47,14 +48,16 @@ func (j *Journal) Append(topic string, b *batch.Batch) (Appended, error) {
 	if answer.Duplicate {
 		// The first append may still wait for its fsync, and this answer
 		// promises as much as that one.
-		if err := j.db.LogData(nil, pebble.Sync); err != nil {
+		if err := j.db.LogData(nil, j.durably()); err != nil {
 			return Appended{}, fmt.Errorf("append batch %s to the journal: %w", b.ID, err)
 		}
 		return answer, nil
 	}
-	if err := write.SyncWait(); err != nil {
-		j.fatal("fsync: %v", err)
-		return Appended{}, fmt.Errorf("append batch %s to the journal: %w", b.ID, err)
+	if !j.cfg.Bulk {
+		if err := write.SyncWait(); err != nil {
+			j.fatal("fsync: %v", err)
+			return Appended{}, fmt.Errorf("append batch %s to the journal: %w", b.ID, err)
+		}
 	}
 	_ = write.Close() // returns its memory; there is nothing in it to fail
 	return answer, nil
@@ -83,7 +86,11 @@ func (j *Journal) write(s *stream, topic string, b *batch.Batch) (*pebble.Batch,
 	if err != nil {
 		return nil, Appended{}, err
 	}
-	if err := j.db.ApplyNoSyncWait(write, pebble.Sync); err != nil {
+	apply := j.db.ApplyNoSyncWait
+	if j.cfg.Bulk {
+		apply = j.db.Apply
+	}
+	if err := apply(write, j.durably()); err != nil {
 		return nil, Appended{}, err
 	}
 	s.last = b.Sequence

@@ -219,3 +219,35 @@ func crash(t *testing.T, j *Journal, disk *vfs.MemFS, p *promised, random *rand.
 	p.digests = before
 	return left
 }
+
+// A journal that is filled in bulk owes nothing before it is closed, and everything then.
+func TestPowerLossAfterBulk(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	disk := roomy(vfs.NewCrashableMem())
+	cfg := config("j")
+	cfg.Bulk = true
+	j, err := open(cfg, disk, os.Exit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPromised()
+	for range 200 { // more than the store keeps in memory
+		b := newBatch(clicks(), strings.Repeat("0123456789", 1+random.IntN(30_000)))
+		key := mustAppend(t, j, b)
+		p.digests[key] = b.Digest.String()
+		if a, err := j.Append("topic", b); err != nil || !a.Duplicate || a.Key != key {
+			t.Fatalf("the same batch again: %+v, %v", a, err)
+		}
+	}
+	closeJournal(t, j)
+	left := roomy(disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0, RNG: random}))
+	if j, err = open(config("j"), left, os.Exit); err != nil {
+		t.Fatal(err)
+	}
+	p.check(t, j)
+	if n := len(unpublished(t, j)); n != len(p.digests) {
+		t.Errorf("%d batches are unpublished, want %d", n, len(p.digests))
+	}
+	closeJournal(t, j)
+}

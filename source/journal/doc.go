@@ -12,7 +12,8 @@
 // # Invariants
 //
 //   - When Append returns without an error, the batch and its place in its
-//     stream are on disk, fsynced. Appends that wait at the same time share one fsync.
+//     stream are on disk, fsynced. Appends that wait at the same time share one
+//     fsync. A journal that is filled in bulk promises this of Close instead.
 //   - A number is taken only by a batch that is written: the number, the order
 //     of the log and the batch's digest come about under one lock, and an
 //     append that is refused takes none.

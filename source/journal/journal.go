@@ -46,6 +46,11 @@ type Config struct {
 	MaxMessageBytes int
 	// ReserveBytes is the free disk space that appends leave alone. Defaults to 64 MiB.
 	ReserveBytes int64
+	// Bulk says that nothing has to be durable before Close has returned nil:
+	// appends don't wait for the disk, and batches are written to it once, not
+	// twice. For a journal that is thrown away if filling it is interrupted.
+	// Defaults to false.
+	Bulk bool
 	// Logger gets warnings and the reason for a stop. Defaults to slog.Default().
 	Logger *slog.Logger
 }
@@ -98,7 +103,9 @@ func open(cfg Config, fs vfs.FS, exit func(int)) (*Journal, error) {
 		return nil, err
 	}
 	logger := storeLogger{log: cfg.Logger.With("journal", cfg.Dir), exit: exit}
-	db, err := pebble.Open(cfg.Dir, options(fs, lock, logger))
+	o := options(fs, lock, logger)
+	o.DisableWAL = cfg.Bulk
+	db, err := pebble.Open(cfg.Dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", cfg.Dir, errors.Join(err, lock.Close()))
 	}
@@ -161,7 +168,15 @@ func (j *Journal) begin() error {
 	if err := b.Set(append([]byte{kindIncarnation}, j.incarnation[:]...), at, nil); err != nil {
 		return err
 	}
-	return b.Commit(pebble.Sync)
+	return b.Commit(j.durably())
+}
+
+// durably is how to write what must be durable.
+func (j *Journal) durably() *pebble.WriteOptions {
+	if j.cfg.Bulk {
+		return pebble.NoSync // Close sees to it
+	}
+	return pebble.Sync
 }
 
 // Incarnation returns the UUID that this opening was given.
@@ -191,10 +206,12 @@ func (j *Journal) Close() error {
 	j.using.Wait()
 	// An empty log has no tail that could be torn: every byte has a checksum
 	// that is looked at. It may fail on a full disk; then the log stays.
-	if err := j.db.Flush(); err != nil {
-		j.cfg.Logger.Warn("journal log is kept", "journal", j.cfg.Dir, "error", err)
+	flushed := j.db.Flush()
+	if flushed != nil && !j.cfg.Bulk {
+		j.cfg.Logger.Warn("journal log is kept", "journal", j.cfg.Dir, "error", flushed)
+		flushed = nil
 	}
-	err := errors.Join(j.db.Close(), j.lock.Close())
+	err := errors.Join(flushed, j.db.Close(), j.lock.Close())
 	if err != nil {
 		return fmt.Errorf("close journal %s: %w", j.cfg.Dir, err)
 	}
