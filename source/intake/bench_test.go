@@ -2,6 +2,7 @@ package intake
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -55,7 +56,7 @@ func BenchmarkSplit(b *testing.B) {
 	for b.Loop() {
 		s := newSplitter(bytes.NewReader(text), CSV)
 		for {
-			if _, err := s.next(); err == io.EOF {
+			if _, err := s.next(); errors.Is(err, io.EOF) {
 				break
 			} else if err != nil {
 				b.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 	"path/filepath"
@@ -146,20 +147,27 @@ func uncompressed(stream io.Reader) (io.ReadCloser, error) {
 // zstd itself takes without being asked to.
 const maxWindow = 128 << 20
 
-// digest returns the SHA-256 of the uncompressed bytes.
-func (in *input) digest(ctx context.Context, passed func(int64)) (batch.Digest, error) {
-	var d batch.Digest
+// fingerprint is what was read, once: the content's SHA-256, and a hash by
+// which this process recognises the same bytes with less work.
+type fingerprint struct {
+	content batch.Digest
+	quick   maphash.Hash
+}
+
+// digest reads the uncompressed bytes and returns their fingerprint.
+func (in *input) digest(ctx context.Context, passed func(int64)) (*fingerprint, error) {
 	r, err := in.read(ctx, passed)
 	if err != nil {
-		return d, err
+		return nil, err
 	}
 	defer func() { _ = r.Close() }()
+	f := &fingerprint{}
 	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return d, err
+	if _, err := io.Copy(io.MultiWriter(h, &f.quick), r); err != nil {
+		return nil, err
 	}
-	h.Sum(d[:0])
-	return d, nil
+	h.Sum(f.content[:0])
+	return f, nil
 }
 
 // watched is a reader that ends with its context and tells how far it came.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"log/slog"
 	"math"
@@ -154,14 +155,14 @@ func (in *Intake) push(ctx context.Context, f File, report *Report) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
-	content, err := src.digest(ctx, in.progress(Hashing, src.size))
+	seen, err := src.digest(ctx, in.progress(Hashing, src.size))
 	if err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	report.SHA256 = content.String()
+	report.SHA256 = seen.content.String()
 	p := &push{
-		Intake: in, file: f, src: src, content: content, topic: topic,
-		dir: filepath.Join(in.root(), batch.FileID(in.cfg.Manifest.Dataset, string(f.Format), content, 0, in.cfg.Again).String()),
+		Intake: in, file: f, src: src, fingerprint: seen, topic: topic,
+		dir: filepath.Join(in.root(), batch.FileID(in.cfg.Manifest.Dataset, string(f.Format), seen.content, 0, in.cfg.Again).String()),
 	}
 	return p.run(ctx, report)
 }
@@ -176,20 +177,20 @@ func (in *Intake) progress(stage Stage, total int64) func(int64) {
 // push is the push of one file's content.
 type push struct {
 	*Intake
-	file    File
-	src     *input
-	content batch.Digest
-	topic   topic
-	dir     string
+	*fingerprint
+	file  File
+	src   *input
+	topic topic
+	dir   string
 }
 
 func (p *push) journalDir() string { return filepath.Join(p.dir, "journal") }
 
-// openJournal opens the journal. Its limit is for nobody: whether the topic
-// takes a batch is decided for the file as a whole.
-func (p *push) openJournal(source string) (*journal.Journal, error) {
+// openJournal opens the journal, to fill it or to publish from it. Its limit
+// is for nobody: whether the topic takes a batch is decided for the file as a whole.
+func (p *push) openJournal(source string, fill bool) (*journal.Journal, error) {
 	return journal.Open(journal.Config{
-		Dir: p.journalDir(), Source: source, MaxMessageBytes: math.MaxInt, Logger: p.cfg.Logger,
+		Dir: p.journalDir(), Source: source, MaxMessageBytes: math.MaxInt, Bulk: fill, Logger: p.cfg.Logger,
 	})
 }
 
@@ -237,7 +238,7 @@ func (p *push) encode(ctx context.Context) (*state, error) {
 	if err := os.RemoveAll(p.journalDir()); err != nil {
 		return nil, err
 	}
-	j, err := p.openJournal(p.cfg.Source)
+	j, err := p.openJournal(p.cfg.Source, true)
 	if err != nil {
 		return nil, err
 	}
@@ -263,6 +264,9 @@ func (p *push) encode(ctx context.Context) (*state, error) {
 	return s, nil
 }
 
+// errChanged is the error for a file whose second reading differs from the first.
+var errChanged = errors.New("the file was changed while it was read")
+
 // read reads the file a second time, into the journal.
 func (p *push) read(ctx context.Context, e *encoding) (totals, error) {
 	r, err := p.src.read(ctx, p.progress(Encoding, p.src.size))
@@ -270,7 +274,13 @@ func (p *push) read(ctx context.Context, e *encoding) (totals, error) {
 		return totals{}, fmt.Errorf("read: %w", err)
 	}
 	defer func() { _ = r.Close() }()
-	return e.run(ctx, r)
+	var again maphash.Hash
+	again.SetSeed(p.quick.Seed())
+	total, err := e.run(ctx, io.TeeReader(r, &again))
+	if err == nil && again.Sum64() != p.quick.Sum64() {
+		err = errChanged
+	}
+	return total, err
 }
 
 // envelopeBytes is room for a message's key and headers.

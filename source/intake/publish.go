@@ -74,7 +74,7 @@ func (p *push) publish(ctx context.Context, done *state, report *Report) (err er
 	if err := p.await(ctx); err != nil {
 		return err
 	}
-	j, err := p.openJournal(done.Source)
+	j, err := p.openJournal(done.Source, false)
 	if err != nil {
 		return err
 	}
