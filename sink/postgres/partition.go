@@ -117,7 +117,7 @@ func (w *Warehouse) extendTable(ctx context.Context, conn *pgx.Conn, r sink.Revi
 		_, err := whileLocked(ctx, w.cfg.moment(), func() (struct{}, error) {
 			return struct{}{}, w.attach(ctx, conn, r, p)
 		})
-		reason := ""
+		var reason string
 		pg := (*pgconn.PgError)(nil)
 		switch {
 		case err == nil:
