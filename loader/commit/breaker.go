@@ -88,7 +88,8 @@ func (b *breaker) admit(g *sink.Group, res sink.Result) error {
 		return nil
 	}
 	return &sink.Error{Class: sink.Misconfigured, Reason: breakerOpen, Err: fmt.Errorf(
-		"most of the newest batches can't be loaded, the next because of %s", firstFault(g, res))}
+		"most of the newest batches can't be loaded, the next because of %s. Mend that, or raise loader.breaker_window and start again, and they go to quarantine",
+		firstFault(g, res))}
 }
 
 // firstFault tells why the first batch that a group quarantines can't load.

@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -139,7 +140,8 @@ func TestBreakerIgnoresWhatIsKnown(t *testing.T) {
 		}
 		b.record(tally(g, sink.Result{Known: 4}))
 	}
-	if err := b.admit(&sink.Group{Dead: make([]sink.Dead, 40)}, sink.Result{}); err == nil {
-		t.Error("a stream of new ones is admitted")
+	err := b.admit(&sink.Group{Dead: make([]sink.Dead, 40)}, sink.Result{})
+	if err == nil || !strings.Contains(err.Error(), "raise loader.breaker_window") {
+		t.Errorf("a stream of new ones: %v, want a refusal that says what to do", err)
 	}
 }
