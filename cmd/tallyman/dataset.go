@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -78,6 +79,11 @@ func (p *program) datasets(cmd *cobra.Command, name string) ([]postgres.DatasetI
 	if err != nil || name == "" {
 		return all, err
 	}
+	return datasetsNamed(name, all)
+}
+
+// datasetsNamed picks the named dataset; an error if it isn't there.
+func datasetsNamed(name string, all []postgres.DatasetInfo) ([]postgres.DatasetInfo, error) {
 	var found []postgres.DatasetInfo
 	for _, d := range all {
 		if d.Revision.Manifest.Dataset.String() == name {
@@ -88,6 +94,15 @@ func (p *program) datasets(cmd *cobra.Command, name string) ([]postgres.DatasetI
 		return nil, unknownDataset(name, all)
 	}
 	return found, nil
+}
+
+// checkDataset refuses the name of a dataset that the warehouse doesn't have.
+func checkDataset(ctx context.Context, w *postgres.Warehouse, name string) error {
+	all, err := w.Datasets(ctx)
+	if err == nil {
+		_, err = datasetsNamed(name, all)
+	}
+	return err
 }
 
 // unknownDataset names the datasets that there are.

@@ -137,6 +137,7 @@ func TestQuarantineRedriveAndDiscard(t *testing.T) {
 		t.Error(diff)
 	}
 	fail(t, exitUsage, s.env, []string{"quarantine", "redrive", "--all"}, "redrive 6 batches? Say --yes")
+	fail(t, exitFailed, s.env, []string{"quarantine", "redrive", "--all", "--dataset", "bad/misspelt", "--yes"}, "the warehouse has no dataset bad/misspelt; it has bad/kept")
 	discard := func(name string, says ...string) {
 		t.Helper()
 		contains(t, succeed(t, s.env, "quarantine", "discard", ids[name], "--reason", "of no use"), append([]string{ids[name][:12]}, says...)...)
@@ -157,7 +158,7 @@ func TestQuarantineRedriveAndDiscard(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{ids["given up"]: "refused constraint"}, redrive(exitFound, ids["given up"])); diff != "" {
 		t.Error(diff)
 	}
-	contains(t, succeed(t, s.env, "quarantine", "redrive", "--all", "--yes", "--dataset", "bad/other"), "nothing was redriven")
+	contains(t, succeed(t, s.env, "quarantine", "redrive", "--all", "--yes", "--dataset", "bad/kept", "--reason", "expired"), "nothing was redriven")
 
 	// Whatever comes of them later is known.
 	for _, name := range []string{"a native row", "a line of three", "given up"} {

@@ -162,9 +162,14 @@ type judged struct {
 	judge    sink.Judge
 }
 
-// selected returns what is selected, the oldest first, as it came.
+// selected returns what is selected, the oldest first, as it came. A dataset
+// that the warehouse doesn't have is an error: that nothing of it is in
+// quarantine would be taken for good news.
 func (r *redriver) selected(ctx context.Context, s sink.Selection) ([]sink.Kept, error) {
 	listing, err := r.q.List(ctx, s, 0)
+	if err == nil && listing.Total == 0 && s.Dataset != "" {
+		err = checkDataset(ctx, r.w, s.Dataset)
+	}
 	for i, j := 0, len(listing.Kept)-1; i < j; i, j = i+1, j-1 {
 		listing.Kept[i], listing.Kept[j] = listing.Kept[j], listing.Kept[i]
 	}

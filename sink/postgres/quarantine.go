@@ -168,8 +168,7 @@ func kept(payload []byte) []byte {
 }
 
 // values is the row of quarantine for a dead message.
-func (r deadBatch) values(revision int64) []any {
-	d := r.Dead
+func (d deadBatch) values(revision int64) []any {
 	var published pgtype.Timestamptz
 	if year := d.Timestamp.Year(); !d.Timestamp.IsZero() && year > -4000 && year < 200_000 {
 		published = pgtype.Timestamptz{Time: d.Timestamp.Truncate(time.Microsecond), Valid: true}
@@ -179,7 +178,7 @@ func (r deadBatch) values(revision int64) []any {
 		headers = append(headers, []byte(h.Key), h.Value)
 	}
 	sum := sha256.Sum256(d.Value)
-	return append(append([]any{revision, r.key[:]}, r.identity()...),
+	return append(append([]any{revision, d.key[:]}, d.identity()...),
 		d.Partition.Cluster, d.Partition.Topic, d.Partition.Number, d.Offset, published, string(d.Reason), storable(d.Detail),
 		d.Key, headers, kept(d.Value), int64(len(d.Value)), sum[:], len(d.Value) <= keepWhole,
 	)
