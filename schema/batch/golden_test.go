@@ -100,6 +100,10 @@ func TestVectors(t *testing.T) {
 		if diff := cmp.Diff(v.headers(), b.Headers()); diff != "" {
 			t.Errorf("%s: headers written are others than read:\n%s", v.Name, diff)
 		}
+		restored, err := batch.Restore(b.Key(), b.Value, v.headers())
+		if diff := cmp.Diff(b, restored); diff != "" || err != nil {
+			t.Errorf("%s: %v; restored it is another than parsed:\n%s", v.Name, err, diff)
+		}
 	}
 }
 

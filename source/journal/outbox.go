@@ -34,7 +34,7 @@ func (j *Journal) Unpublished() iter.Seq2[Key, error] {
 // errStop ends a scan early.
 var errStop = errors.New("stop")
 
-// Get reads one batch and checks its checksum and digest.
+// Get reads one batch and checks its checksum.
 func (j *Journal) Get(k Key) (*Record, error) {
 	if err := j.enter(); err != nil {
 		return nil, err

@@ -88,8 +88,9 @@ func (p *parser) part() []byte {
 	return part
 }
 
-// parseRecord reads a record and checks its checksum, and through the envelope
-// the digest over identity and rows. The batch's value shares b's memory.
+// parseRecord reads a record and checks its checksum. The digest over identity
+// and rows is under that, so the loader is the next to compute it. The batch's
+// value shares b's memory.
 func parseRecord(k Key, b []byte) (*Record, error) {
 	damaged := func(detail string) error { return fmt.Errorf("batch %s: %w: %s", k, ErrCorrupt, detail) }
 	if len(b) < 1+crc32.Size {
@@ -112,7 +113,7 @@ func parseRecord(k Key, b []byte) (*Record, error) {
 	if p.bad || len(p.rest) != 0 {
 		return nil, damaged("its lengths do not add up")
 	}
-	parsed, err := batch.Parse(key, value, headers)
+	parsed, err := batch.Restore(key, value, headers)
 	if err != nil {
 		return nil, damaged(err.Error())
 	}
