@@ -25,7 +25,7 @@ const (
 // BenchmarkAppend appends the rows that BenchmarkLoad loads, 500 a call, from 32
 // callers, until everything is fsynced and acknowledged by a broker in the same
 // process. rows/s counts to the last acknowledgement, accepted/s to the last
-// answer of the journal.
+// answer of the journal; cpu-s/Mrow is as in BenchmarkPush.
 func BenchmarkAppend(b *testing.B) {
 	defer func(level int) { compress.ZstdCodec.Level = level }(compress.ZstdCodec.Level)
 	compress.ZstdCodec.Level = 1 // as in the tallyman command
@@ -50,7 +50,7 @@ func benchAppend(b *testing.B, add func(*source.Source, [][]any) error) {
 			calls[i] = append(calls[i], benchRow(random))
 		}
 	}
-	var accepted, published time.Duration
+	var accepted, published, used time.Duration
 	n := 0
 	for b.Loop() {
 		b.StopTimer()
@@ -63,7 +63,7 @@ func benchAppend(b *testing.B, add func(*source.Source, [][]any) error) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		began := time.Now()
+		began, before := time.Now(), processorTime(b)
 		var group errgroup.Group
 		for caller := range benchCallers {
 			group.Go(func() error {
@@ -83,6 +83,7 @@ func benchAppend(b *testing.B, add func(*source.Source, [][]any) error) {
 			b.Fatal(err)
 		}
 		published += time.Since(began)
+		used += processorTime(b) - before
 		b.StopTimer()
 		if err := s.Close(); err != nil {
 			b.Fatal(err)
@@ -96,5 +97,6 @@ func benchAppend(b *testing.B, add func(*source.Source, [][]any) error) {
 	all := float64(n * benchBatches * benchBatchRows)
 	b.ReportMetric(all/published.Seconds(), "rows/s")
 	b.ReportMetric(all/accepted.Seconds(), "accepted/s")
+	b.ReportMetric(used.Seconds()*1e6/all, "cpu-s/Mrow")
 	b.ReportMetric(0, "ns/op")
 }

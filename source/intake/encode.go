@@ -69,6 +69,7 @@ type failure struct {
 func (e *encoding) run(ctx context.Context, r io.Reader) (totals, error) {
 	counted := &counter{in: r}
 	split := newSplitter(counted, e.format)
+	split.used = make(chan []byte, encoders+1) // as many chunks as there are at a time
 	head, err := e.begin(split)
 	if err != nil {
 		return totals{}, err
@@ -91,6 +92,7 @@ func (e *encoding) run(ctx context.Context, r io.Reader) (totals, error) {
 				if !e.failedBefore(c.number) {
 					e.note(c, w.encode(c))
 				}
+				split.used <- c.data
 			}
 			return nil
 		})

@@ -34,6 +34,9 @@ type splitter struct {
 	spare  []byte // all of buf's memory
 	line   int64  // of buf's first byte
 	number uint64 // of the next chunk
+	// used has the memory of chunks that nobody reads any more. Defaults to nil:
+	// each chunk has its own.
+	used chan []byte
 }
 
 func newSplitter(in io.Reader, format Format) *splitter {
@@ -57,7 +60,12 @@ func (s *splitter) next() (chunk, error) {
 	if rows == 0 {
 		return chunk{}, io.EOF
 	}
-	c := chunk{number: s.number, line: s.line, rows: rows, data: bytes.Clone(s.buf[:size])}
+	var memory []byte
+	select {
+	case memory = <-s.used:
+	default:
+	}
+	c := chunk{number: s.number, line: s.line, rows: rows, data: append(memory[:0], s.buf[:size]...)}
 	s.number++
 	s.skip(size)
 	return c, nil
