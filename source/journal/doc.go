@@ -37,6 +37,13 @@
 //     error, exit code 1. The next opening finds everything that was acknowledged.
 //   - A second process gets [ErrInUse].
 //
+// # Reading
+//
+// [OpenReader] is for a journal that nobody holds, or a copy of one on another
+// machine: it begins no incarnation and writes nothing. It tells what the keys
+// say, reads batches, and verifies that each is whole, that ids and marks point
+// to batches and that no sequence is missing.
+//
 // Nothing is trimmed: batches stay until the directory is removed. Keys sort by
 // stream and sequence, so a stream's head can be dropped as one range.
 package journal

@@ -29,6 +29,8 @@ var (
 	ErrDiskFull = errors.New("disk is full")
 	// ErrTooLarge: the batch exceeds the topic's message limit.
 	ErrTooLarge = errors.New("batch is too large")
+	// ErrNoJournal: the directory holds no journal.
+	ErrNoJournal = errors.New("there is no journal")
 	// ErrClosed: the journal was closed.
 	ErrClosed = errors.New("journal is closed")
 )

@@ -33,9 +33,12 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// child is what a process of its own does: append until it is killed, or hold
-// the journal until its input ends.
+// child is what a process of its own does: append until it is killed, hold the
+// journal until its input ends, or read all the journals in the directory.
 func child(dir, task string) int {
+	if task == "look" {
+		return lookAll(dir)
+	}
 	j, err := Open(Config{Dir: dir, Source: "test", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

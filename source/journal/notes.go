@@ -81,12 +81,23 @@ func (j *Journal) Stats() (Stats, error) {
 
 // scan visits the entries of one kind; the key comes without its kind.
 func (j *Journal) scan(kind byte, visit func(key, value []byte) error) error {
+	return j.scanKeys(kind, func(key []byte, value func() ([]byte, error)) error {
+		text, err := value()
+		if err != nil {
+			return err
+		}
+		return visit(key, text)
+	})
+}
+
+// scanKeys is scan for those who do not want every value.
+func (j *Journal) scanKeys(kind byte, visit func(key []byte, value func() ([]byte, error)) error) error {
 	it, err := j.db.NewIter(bounds([]byte{kind}))
 	if err != nil {
 		return err
 	}
 	for ok := it.First(); ok && err == nil; ok = it.Next() {
-		err = visit(it.Key()[1:], it.Value())
+		err = visit(it.Key()[1:], it.ValueAndErr)
 	}
 	return errors.Join(err, it.Close())
 }

@@ -19,8 +19,13 @@ type Record struct {
 // Size returns the bytes that count against budgets: those of the rows.
 func (r *Record) Size() int64 { return int64(len(r.Batch.Value)) }
 
-// ErrCorrupt is wrapped by the error for a batch whose bytes changed on disk.
-var ErrCorrupt = errors.New("journal record is damaged")
+// Errors about what is on the disk; they come wrapped.
+var (
+	// ErrCorrupt: bytes of a batch, or of what the store needs to find it, changed.
+	ErrCorrupt = errors.New("damaged on disk")
+	// ErrFormat: another release wrote the journal, in a format of its own.
+	ErrFormat = errors.New("this release can't read it")
+)
 
 // recordVersion begins every record. After it, each preceded by its length as
 // an unsigned varint: topic, Kafka key, then the number of headers and each
@@ -101,7 +106,7 @@ func parseRecord(k Key, b []byte) (*Record, error) {
 		return nil, damaged("its checksum does not match")
 	}
 	if body[0] != recordVersion {
-		return nil, fmt.Errorf("batch %s: record version %d is not known to this release", k, body[0])
+		return nil, fmt.Errorf("batch %s: %w: it has record version %d, and this release knows %d", k, ErrFormat, body[0], recordVersion)
 	}
 	p := parser{rest: body[1:]}
 	topic, key := p.part(), p.part()

@@ -21,7 +21,7 @@ const (
 // written once, read about once and never changed. Rows are written twice, to
 // the log and to a file of values; compactions then move only keys and
 // references. Kafka compresses what goes out, so the store does not.
-func options(fs vfs.FS, lock *pebble.Lock, logger storeLogger) *pebble.Options {
+func options(fs vfs.FS, lock *pebble.Lock, logger pebble.Logger) *pebble.Options {
 	o := &pebble.Options{
 		FS:                          fs,
 		Lock:                        lock,

@@ -1,0 +1,416 @@
+package journal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+)
+
+func readerAt(t testing.TB, dir string) *Reader {
+	t.Helper()
+	r, err := OpenReader(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+// files returns the names and the content of everything in a directory.
+func files(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[e.Name()] = string(text)
+	}
+	return all
+}
+
+func copyOf(t testing.TB, dir string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// sample is a closed journal of two openings: batches of 8 kB, which the store
+// keeps in files of values, and small ones; some are published, one is set aside.
+func sample(t testing.TB) (dir string, keys []Key) {
+	t.Helper()
+	dir = t.TempDir()
+	for opening := range 2 {
+		j, err := Open(config(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 6 {
+			keys = append(keys,
+				mustAppend(t, j, newBatch(clicks(), strings.Repeat(fmt.Sprintf("%d.%d,", opening, n), 2000))),
+				mustAppend(t, j, newBatch(orders(), fmt.Sprint(n))))
+		}
+		first := keys[12*opening]
+		if err := errors.Join(j.MarkPublished(first), j.SetAside(keys[12*opening+2], "too large")); err != nil {
+			t.Fatal(err)
+		}
+		closeJournal(t, j)
+	}
+	return dir, keys
+}
+
+func TestReaderShowsWhatIsThereAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	dir, keys := sample(t)
+	before := files(t, dir)
+	r := readerAt(t, dir)
+	c := r.Contents()
+	if r.Source() != "test" || len(c.Streams) != 4 || len(c.Faults) != 0 {
+		t.Fatalf("source %s, contents %+v", r.Source(), c)
+	}
+	seen := map[Key]bool{}
+	for i, s := range c.Streams {
+		if s.Opened.IsZero() || i > 0 && s.Opened.Before(c.Streams[i-1].Opened) {
+			t.Errorf("stream %d began at %s", i, s.Opened)
+		}
+		for _, h := range s.Batches {
+			k := Key{Stream: s.Stream, Sequence: h.Sequence}
+			seen[k] = true
+			record, err := r.Get(k)
+			if err != nil || record.Batch.ID != h.ID {
+				t.Errorf("batch %s: %+v, %v, want the id %s", k, record, err, h.ID)
+			}
+			published := k == keys[0] || k == keys[12]
+			aside := k == keys[2] || k == keys[14]
+			if h.Unpublished == published || (h.Aside != nil) != aside || aside && *h.Aside != "too large" {
+				t.Errorf("batch %s: %+v", k, h)
+			}
+		}
+	}
+	if len(seen) != len(keys) {
+		t.Errorf("%d batches are listed, want %d", len(seen), len(keys))
+	}
+	v, err := r.Verify(t.Context(), c)
+	if err != nil || v.Batches != 24 || v.Rows != 24 || v.Bytes < 12*8000 || len(v.Faults) != 0 {
+		t.Errorf("verified %+v, %v", v, err)
+	}
+	if diff := cmp.Diff(before, files(t, dir)); diff != "" {
+		t.Error("reading changed the directory:\n", diff)
+	}
+}
+
+// A process that was killed leaves a log with batches; reading leaves it there.
+func TestReaderReadsTheLogOfAKilledProcess(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd, _, out := startChild(t, dir, "append")
+	p := newPromised()
+	p.read(t, out, 200, func() {
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := cmd.Wait(); cmd.ProcessState.Success() {
+		t.Fatal(err)
+	}
+	before := files(t, dir)
+	r := readerAt(t, dir)
+	c := r.Contents()
+	if v, err := r.Verify(t.Context(), c); err != nil || len(v.Faults) != 0 || int(v.Batches) < len(p.digests) || len(c.Streams) != 1 {
+		t.Errorf("%d streams, verified %+v, %v, want at least %d batches", len(c.Streams), v, err, len(p.digests))
+	}
+	if diff := cmp.Diff(before, files(t, dir)); diff != "" {
+		t.Error("reading changed the directory")
+	}
+}
+
+func TestReaderRefusesAJournalInUse(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd, in, out := startChild(t, dir, "hold")
+	if _, err := io.ReadFull(out, make([]byte, len("open\n"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenReader(dir, slog.Default()); !errors.Is(err, ErrInUse) {
+		t.Errorf("a journal that a process holds gave %v, want ErrInUse", err)
+	}
+	readerAt(t, copyOf(t, dir)).Contents() // of a copy nobody can say whether it is whole
+	if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	r := readerAt(t, dir)
+	if _, err := Open(config(dir)); !errors.Is(err, ErrInUse) {
+		t.Errorf("a journal that is being read gave %v, want ErrInUse", err)
+	}
+	r.Contents()
+}
+
+func TestReaderMakesNoLockFile(t *testing.T) {
+	t.Parallel()
+	dir, _ := sample(t)
+	to := copyOf(t, dir)
+	if err := os.Remove(filepath.Join(to, "LOCK")); err != nil {
+		t.Fatal(err)
+	}
+	r := readerAt(t, to)
+	if v, err := r.Verify(t.Context(), r.Contents()); err != nil || v.Batches != 24 {
+		t.Errorf("verified %+v, %v", v, err)
+	}
+	if _, err := os.Stat(filepath.Join(to, "LOCK")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the lock file is there: %v", err)
+	}
+}
+
+func TestReaderRefusesWhatIsNoJournal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{dir, filepath.Join(dir, "absent")} {
+		if _, err := OpenReader(name, slog.Default()); !errors.Is(err, ErrNoJournal) {
+			t.Errorf("%s gave %v, want ErrNoJournal", name, err)
+		}
+	}
+	if len(files(t, dir)) != 0 {
+		t.Error("reading made files")
+	}
+}
+
+// plant writes entries into a closed journal's store.
+func plant(t testing.TB, dir string, entries func(*pebble.DB) error) {
+	t.Helper()
+	j := openAt(t, dir)
+	if err := entries(j.db); err != nil {
+		t.Fatal(err)
+	}
+	closeJournal(t, j)
+}
+
+func TestReaderRefusesANewerFormatByName(t *testing.T) {
+	t.Parallel()
+	dir, keys := sample(t)
+	record := copyOf(t, dir)
+	plant(t, dir, func(db *pebble.DB) error { return db.Set(metaKey(metaFormat), []byte("2"), pebble.Sync) })
+	if _, err := OpenReader(dir, slog.Default()); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), `format "2"`) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a newer format gave %v", err)
+	}
+	plant(t, record, func(db *pebble.DB) error {
+		r, closer, err := db.Get(storeKey(kindBatch, keys[1]))
+		if err != nil {
+			return err
+		}
+		text := bytes.Clone(r)
+		text[0] = recordVersion + 1
+		text = sum(text[:len(text)-4])
+		return errors.Join(closer.Close(), db.Set(storeKey(kindBatch, keys[1]), text, pebble.Sync))
+	})
+	if _, err := readerAt(t, record).Get(keys[1]); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "version 2") {
+		t.Errorf("a newer record gave %v", err)
+	}
+}
+
+func TestVerifyNamesWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	dir, keys := sample(t)
+	stranger := Key{Stream: Stream{Incarnation: uuid.New(), Dataset: clicks()}, Sequence: 1}
+	id := uuid.New()
+	plant(t, dir, func(db *pebble.DB) error {
+		value, closer, err := db.Get(storeKey(kindBatch, keys[5]))
+		if err != nil {
+			return err
+		}
+		damaged := bytes.Clone(value)
+		damaged[len(damaged)/2] ^= 1
+		other := bytes.Clone(value)
+		return errors.Join(closer.Close(),
+			db.Delete(storeKey(kindBatch, keys[3]), pebble.Sync),               // orders 2: an id and a mark point to it
+			db.Set(storeKey(kindBatch, keys[5]), damaged, pebble.Sync),         // orders 3
+			db.Set(storeKey(kindBatch, keys[7]), other, pebble.Sync),           // orders 4: holds another batch
+			db.Set(storeKey(kindUnpublished, stranger), nil, pebble.Sync),      // of no stream
+			db.Set(idKey(clicks(), id), storeKey(0, keys[0])[1:], pebble.Sync), // clicks 1 has two ids
+			db.Set(storeKey(kindUnpublished, Key{Stream: keys[0].Stream, Sequence: 9}), nil, pebble.Sync),
+			db.Set([]byte{kindAside, 1}, nil, pebble.Sync),
+		)
+	})
+	r := readerAt(t, dir)
+	v, err := r.Verify(t.Context(), r.Contents())
+	if err != nil || v.Batches != 24-4 && v.Batches != 24-3 {
+		t.Errorf("%d batches are sound, %v", v.Batches, err)
+	}
+	var got []string
+	for _, f := range v.Faults {
+		text := fmt.Sprintf("%s %d: %s", f.Key.Dataset, f.Key.Sequence, f.Detail)
+		got = append(got, text)
+	}
+	all := strings.Join(got, "\n")
+	for _, want := range []string{
+		"shop/orders 2: an id points to it, and it is not there",
+		"shop/orders 3: damaged on disk: its checksum does not match",
+		"shop/orders 4: damaged on disk: it holds shop/orders",
+		"ads/clicks 1: a mark points to it, and it is not there",
+		"ads/clicks 0: nothing says when its incarnation began",
+		"both point to it",
+		"ads/clicks 0: sequences 7 to 8 are missing",
+		"ads/clicks 9: a mark points to it, and it is not there",
+		"/ 0: one of the marks of batches set aside: journal key of 1 bytes",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("nothing says %q:\n%s", want, all)
+		}
+	}
+}
+
+// lookAll is a process of its own that reads every journal in a directory: an
+// opening that fails leaves goroutines of the store behind.
+func lookAll(root string) int {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for _, e := range entries {
+		r, err := OpenReader(filepath.Join(root, e.Name()), slog.New(slog.DiscardHandler))
+		if err != nil {
+			fmt.Printf("%s: found: %q\n", e.Name(), err)
+			continue
+		}
+		v, err := r.Verify(context.Background(), r.Contents())
+		switch {
+		case err != nil:
+			fmt.Printf("%s: failed: %v\n", e.Name(), err)
+		case len(v.Faults) > 0:
+			fmt.Printf("%s: found: %d batches, %v\n", e.Name(), v.Batches, v.Faults[0].Detail)
+		case v.Batches != 24:
+			fmt.Printf("%s: failed: no fault is told, and %d batches are sound, want 24\n", e.Name(), v.Batches)
+		default:
+			fmt.Printf("%s: harmless\n", e.Name())
+		}
+		_ = r.Close() // after a panic of the store it may complain
+	}
+	return 0
+}
+
+// damages are ways to damage a file.
+func damages(random *rand.Rand) map[string]func(text []byte) []byte {
+	all := map[string]func([]byte) []byte{"empty": func([]byte) []byte { return nil }}
+	for n := range 8 {
+		all[fmt.Sprintf("cut-%d", n)] = func(text []byte) []byte { return text[:random.IntN(len(text))] }
+		all[fmt.Sprintf("flipped-%d", n)] = func(text []byte) []byte {
+			text[random.IntN(len(text))] ^= 1 << random.IntN(8)
+			return text
+		}
+	}
+	return all
+}
+
+// One flipped byte anywhere is found or harms nothing, and never ends the
+// process; nor does a file that is cut or gone.
+func TestReaderSurvivesDamage(t *testing.T) {
+	t.Parallel()
+	dir, _ := sample(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	root, n := t.TempDir(), 0
+	for name, text := range files(t, dir) {
+		change := damages(rand.New(rand.NewPCG(seed, 0)))
+		change["gone"] = nil
+		for what, change := range change {
+			if text == "" && what != "gone" {
+				continue
+			}
+			to := filepath.Join(root, name+"-"+what)
+			path := filepath.Join(to, name)
+			if err := errors.Join(os.CopyFS(to, os.DirFS(dir)), os.Remove(path)); err != nil {
+				t.Fatal(err)
+			}
+			if n++; change == nil {
+				continue
+			}
+			if err := os.WriteFile(path, change([]byte(text)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cmd, _, out := startChild(t, root, "look")
+	text, err := io.ReadAll(out)
+	if err = errors.Join(err, cmd.Wait()); err != nil {
+		t.Fatalf("%v:\n%s", err, text)
+	}
+	if lines := strings.Count(string(text), "\n"); lines != n || strings.Contains(string(text), ": failed: ") {
+		t.Errorf("%d journals were damaged, and of %d is told:\n%s", n, lines, text)
+	}
+	if harmless := strings.Count(string(text), ": harmless\n"); harmless == n {
+		t.Error("no damage was found")
+	}
+}
+
+// A flipped byte in a file of values is told by the name of its batch.
+func TestVerifyNamesTheBatchOfAFlippedByte(t *testing.T) {
+	t.Parallel()
+	dir, keys := sample(t)
+	names, err := filepath.Glob(filepath.Join(dir, "*.blob"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("the sample has no file of values: %v", err)
+	}
+	text, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(text, []byte("0.3,0.3,0.3,"))
+	if at < 0 {
+		t.Fatal("the value is not there")
+	}
+	text[at+5000] ^= 1
+	if err := os.WriteFile(names[0], text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := readerAt(t, dir)
+	v, err := r.Verify(t.Context(), r.Contents())
+	named := false
+	for _, f := range v.Faults {
+		named = named || f.Key == keys[6] && strings.Contains(f.Detail, ErrCorrupt.Error())
+	}
+	if err != nil || !named || v.Batches == 0 {
+		t.Errorf("verified %+v, %v, want a fault of %s", v, err, keys[6])
+	}
+}
+
+func TestFindNamesTheJournalsBelow(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	var want []string
+	for _, name := range []string{"push/1/journal", "serve/ads/clicks"} {
+		dir := filepath.Join(root, name)
+		want = append(want, dir)
+		closeJournal(t, openAt(t, dir))
+	}
+	if got, err := Find(root); err != nil || !cmp.Equal(got, want) {
+		t.Errorf("found %v, %v, want %v", got, err, want)
+	}
+	if got, err := Find(want[1]); err != nil || !cmp.Equal(got, want[1:]) {
+		t.Errorf("found %v, %v, want %v", got, err, want[1:])
+	}
+}
