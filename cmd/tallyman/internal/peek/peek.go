@@ -1,6 +1,7 @@
-// Package peek reads the rows of a message that could not be loaded, as far as
-// they can be read, for a person to look at. It trusts nothing: not the lengths,
-// not the values, not that there is a row at all.
+// Package peek reads the rows of a message, as far as they can be read, for a
+// person to look at, and writes those of a batch as text. Of a message that
+// could not be loaded it trusts nothing: not the lengths, not the values, not
+// that there is a row at all.
 package peek
 
 import (
@@ -54,25 +55,43 @@ func Rows(k *sink.KeptMessage, limit int) Sheet {
 		return s
 	}
 	s.Bad, s.BadColumn = blame(k)
+	isNative := k.Message.Header("content-type") == batch.Native
+	if isNative && k.Manifest == nil {
+		s.Problem = fmt.Sprintf("the rows are native, and the warehouse doesn't know their manifest, %q", k.Message.Header("ce_dataschema"))
+		return s
+	}
+	s.read(k.Message.Value, isNative, k.Manifest, limit)
+	if !k.Whole && s.Problem == "" {
+		s.Problem = fmt.Sprintf("only the first of %d bytes are kept", k.Size)
+	}
+	return s
+}
+
+// Batch reads the first rows of a batch, limit of them; 0: all of them. Native
+// rows need their manifest; nil: it is not known.
+func Batch(b *batch.Batch, m *schema.Manifest, limit int) Sheet {
+	s := Sheet{Rows: []Row{}}
+	isNative := b.ContentType == batch.Native
+	if isNative && m == nil {
+		s.Problem = "the rows are native, and their manifest was not given"
+		return s
+	}
+	s.read(b.Value, isNative, m, limit)
+	return s
+}
+
+func (s *Sheet) read(value []byte, isNative bool, m *schema.Manifest, limit int) {
 	keep := func(r Row) {
 		s.Total = r.Number
 		if limit == 0 || r.Number <= limit || r.Number == s.Bad {
 			s.Rows = append(s.Rows, r)
 		}
 	}
-	isNative := k.Message.Header("content-type") == batch.Native
-	switch {
-	case isNative && k.Manifest == nil:
-		s.Problem = fmt.Sprintf("the rows are native, and the warehouse doesn't know their manifest, %q", k.Message.Header("ce_dataschema"))
-	case isNative:
-		s.native(*k.Manifest, k.Message.Value, keep)
-	default:
-		lines(k.Message.Value, keep)
+	if isNative {
+		s.native(*m, value, keep)
+	} else {
+		lines(value, keep)
 	}
-	if !k.Whole && s.Problem == "" {
-		s.Problem = fmt.Sprintf("only the first of %d bytes are kept", k.Size)
-	}
-	return s
 }
 
 // copyLine is how PostgreSQL says which row of a COPY it refused.
