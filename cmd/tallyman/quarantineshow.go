@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tallyman/cmd/tallyman/internal/peek"
+	"tallyman/schema/batch"
 	"tallyman/sink"
 )
 
@@ -48,11 +49,8 @@ in base64.`,
 		if err != nil {
 			return err
 		}
-		shown := shownJSON{keptJSON: keptToJSON(k.Kept), Key: bytesText(k.Message.Key), Headers: []headerJSON{},
+		shown := shownJSON{keptJSON: keptToJSON(k.Kept), Key: bytesText(k.Message.Key), Headers: headersToJSON(k.Message.Headers),
 			Payload: k.Message.Value, Content: peek.Rows(&k, int(*limit))}
-		for _, h := range k.Message.Headers {
-			shown.Headers = append(shown.Headers, headerJSON{bytesText([]byte(h.Key)), bytesText(h.Value)})
-		}
 		if *output == asJSON {
 			return printJSON(p.stdout, shown)
 		}
@@ -106,16 +104,28 @@ func (p *program) printShown(k sink.Kept, s shownJSON) error {
 		whole = fmt.Sprintf("of which the first %d are kept", len(s.Payload))
 	}
 	line("value", "%d bytes, %s", s.Bytes, whole)
-	var rows [][]string
-	for _, h := range s.Headers {
-		rows = append(rows, []string{cut(h.Key, valueWidth), cut(h.Value, lineWidth)})
-	}
 	fmt.Fprintln(p.stdout)
-	if err := printTable(p.stdout, []string{"HEADER", "VALUE"}, rows); err != nil {
+	if err := p.printHeaders(s.Headers); err != nil {
 		return err
 	}
 	fmt.Fprintln(p.stdout)
 	return p.printSheet(s.Content)
+}
+
+func headersToJSON(headers []batch.Header) []headerJSON {
+	all := []headerJSON{}
+	for _, h := range headers {
+		all = append(all, headerJSON{bytesText([]byte(h.Key)), bytesText(h.Value)})
+	}
+	return all
+}
+
+func (p *program) printHeaders(headers []headerJSON) error {
+	var rows [][]string
+	for _, h := range headers {
+		rows = append(rows, []string{cut(h.Key, valueWidth), cut(h.Value, lineWidth)})
+	}
+	return printTable(p.stdout, []string{"HEADER", "VALUE"}, rows)
 }
 
 func published(k sink.Kept) string {

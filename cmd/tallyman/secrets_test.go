@@ -125,7 +125,7 @@ func (v *vault) brief(env []string, args ...string) string {
 	v.t.Helper()
 	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Second)
 	defer cancel()
-	var out journal
+	var out errorText
 	p := program{stdin: strings.NewReader(""), stdout: &out, stderr: &out, env: env}
 	_ = p.run(ctx, args)
 	return out.String()
@@ -184,21 +184,21 @@ func (v *vault) checkFaults() {
 	}
 }
 
-// journal is a process's standard error while it is written.
-type journal struct {
+// errorText is a process's standard error while it is written.
+type errorText struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
 // Write implements io.Writer.
-func (j *journal) Write(b []byte) (int, error) {
+func (j *errorText) Write(b []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.text.Write(b)
 }
 
 // String returns what was written so far.
-func (j *journal) String() string {
+func (j *errorText) String() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.text.String()
@@ -244,7 +244,7 @@ func (v *vault) checkServe(kafka string) {
 // something with its log, and looks at what it answers and at what others see of it.
 func (v *vault) checkProcess(env []string, said string, do func(log string), args ...string) {
 	v.t.Helper()
-	var out journal
+	var out errorText
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = append(env, asProgram), &out, &out
 	if err := cmd.Start(); err != nil {
@@ -321,7 +321,7 @@ func children(t *testing.T, pid int) (all []int) {
 // or in the environment.
 func TestDemoPassesNoPasswordOn(t *testing.T) {
 	t.Parallel()
-	var out journal
+	var out errorText
 	cmd := exec.Command(os.Args[0], "demo", "--rows", "2000", "--keep")
 	cmd.Env = append(os.Environ(), asProgram, "DATABASE_URL=postgres://u:"+canary+"@db.example/d", "PGPASSWORD="+canary,
 		"TALLYMAN_KAFKA_SASL_PASSWORD="+canary, "TALLYMAN_WAREHOUSE_URL=postgres://u:"+canary+"@db.example/d")

@@ -53,7 +53,7 @@ func TestSecuredPath(t *testing.T) {
 	if r := invoke(t, env("lo"), "push", "ads/clicks", "--manifest", manifest, rows); r.status != exitDone {
 		t.Fatalf("push: %d\n%s", r.status, r.stderr)
 	}
-	var out journal
+	var out errorText
 	cmd := exec.Command(os.Args[0], "load", "ads/clicks")
 	cmd.Env, cmd.Stdout, cmd.Stderr = append(env("lo"), asProgram), &out, &out
 	if err := cmd.Start(); err != nil {

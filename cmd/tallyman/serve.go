@@ -26,12 +26,13 @@ func newSource(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "source",
 		GroupID: groupRun,
-		Short:   "Take rows from programs that don't link the library",
-		Example: "  tallyman source serve --serve-manifests conversions.yaml",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Short:   "Take rows over HTTP; look into a source's journal",
+		Example: `  tallyman source serve --serve-manifests conversions.yaml
+  tallyman source journal list`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newServe(p))
+	cmd.AddCommand(newServe(p), newJournal(p))
 	return cmd
 }
 
@@ -80,6 +81,29 @@ SIGTERM ends it within ten seconds, with the requests under way answered. /metri
 // readManifests reads files, and every manifest of directories. Two of one
 // dataset are an error.
 func readManifests(names []string) ([]schema.Manifest, error) {
+	files, err := manifestFiles(names)
+	if err != nil {
+		return nil, err
+	}
+	from := map[schema.Dataset]string{}
+	var all []schema.Manifest
+	for _, file := range files {
+		m, err := readManifest(file)
+		if err != nil {
+			return nil, err
+		}
+		if other := from[m.Dataset]; other != "" {
+			return nil, fmt.Errorf("%s and %s are both manifests of %s", other, file, m.Dataset)
+		}
+		from[m.Dataset] = file
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// manifestFiles names files, and for directories every manifest in them. None
+// is an error.
+func manifestFiles(names []string) ([]string, error) {
 	var files []string
 	for _, name := range names {
 		info, err := os.Stat(name)
@@ -100,23 +124,10 @@ func readManifests(names []string) ([]schema.Manifest, error) {
 			}
 		}
 	}
-	from := map[schema.Dataset]string{}
-	var all []schema.Manifest
-	for _, file := range files {
-		m, err := readManifest(file)
-		if err != nil {
-			return nil, err
-		}
-		if other := from[m.Dataset]; other != "" {
-			return nil, fmt.Errorf("%s and %s are both manifests of %s", other, file, m.Dataset)
-		}
-		from[m.Dataset] = file
-		all = append(all, m)
-	}
-	if len(all) == 0 {
+	if len(files) == 0 {
 		return nil, fmt.Errorf("no manifest in %v", names)
 	}
-	return all, nil
+	return files, nil
 }
 
 // serving is the work of one daemon: a source for each dataset, and the two listeners.

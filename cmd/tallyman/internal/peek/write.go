@@ -139,7 +139,7 @@ func (w *Writer) appendField(i int, t schema.Type, field []byte) {
 		w.fields = append(w.fields, rows.Field{Null: true})
 		return
 	}
-	text := ""
+	var text string
 	if facts, _ := t.Facts(); facts.Array {
 		text = w.json(t, field)
 	} else {
