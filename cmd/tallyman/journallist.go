@@ -66,9 +66,9 @@ is published once Kafka has acknowledged it, and aside if the broker refuses it 
 type journalJSON struct {
 	Journal string         `json:"journal"`
 	Source  string         `json:"source"`
-	Streams []streamJSON   `json:"streams,omitempty"`
+	Streams []streamJSON   `json:"streams,omitzero"`
 	Total   *int           `json:"total,omitempty"` // of all batches that were selected, however many are listed
-	Batches []batchJSON    `json:"batches,omitempty"`
+	Batches []batchJSON    `json:"batches,omitzero"`
 	Faults  []journalFault `json:"faults,omitempty"` // those that the keys alone show
 }
 
