@@ -319,7 +319,7 @@ func lookAll(root string) int {
 			fmt.Printf("%s: failed: %v\n", e.Name(), err)
 		case len(v.Faults) > 0:
 			fmt.Printf("%s: found: %d batches, %v\n", e.Name(), v.Batches, v.Faults[0].Detail)
-		case v.Batches != 24:
+		case v.Batches != 24 && !strings.HasPrefix(e.Name(), unclosed) && !strings.Contains(e.Name(), "MANIFEST"):
 			fmt.Printf("%s: failed: no fault is told, and %d batches are sound, want 24\n", e.Name(), v.Batches)
 		default:
 			fmt.Printf("%s: harmless\n", e.Name())
@@ -342,34 +342,26 @@ func damages(random *rand.Rand) map[string]func(text []byte) []byte {
 	return all
 }
 
+// unclosed begins the names of journals that were copied while they were open.
+const unclosed = "unclosed-"
+
 // One flipped byte anywhere is found or harms nothing, and never ends the
-// process; nor does a file that is cut or gone.
+// process; nor does a file that is cut or gone. In a journal that was not
+// closed, batches at the end of the log may be dropped for it, and a MANIFEST
+// that is cut may be one of an earlier moment.
 func TestReaderSurvivesDamage(t *testing.T) {
 	t.Parallel()
-	dir, _ := sample(t)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	root, n := t.TempDir(), 0
-	for name, text := range files(t, dir) {
-		change := damages(rand.New(rand.NewPCG(seed, 0)))
-		change["gone"] = nil
-		for what, change := range change {
-			if text == "" && what != "gone" {
-				continue
-			}
-			to := filepath.Join(root, name+"-"+what)
-			path := filepath.Join(to, name)
-			if err := errors.Join(os.CopyFS(to, os.DirFS(dir)), os.Remove(path)); err != nil {
-				t.Fatal(err)
-			}
-			if n++; change == nil {
-				continue
-			}
-			if err := os.WriteFile(path, change([]byte(text)), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
+	random := rand.New(rand.NewPCG(seed, 0))
+	root := t.TempDir()
+	dir, _ := sample(t)
+	n := damageAll(t, dir, filepath.Join(root, "closed-"), random)
+	j := openAt(t, dir)
+	for range 20 {
+		mustAppend(t, j, newBatch(clicks(), strings.Repeat("x", random.IntN(5000))))
 	}
+	n += damageAll(t, copyOf(t, dir), filepath.Join(root, unclosed), random)
 	cmd, _, out := startChild(t, root, "look")
 	text, err := io.ReadAll(out)
 	if err = errors.Join(err, cmd.Wait()); err != nil {
@@ -381,6 +373,32 @@ func TestReaderSurvivesDamage(t *testing.T) {
 	if harmless := strings.Count(string(text), ": harmless\n"); harmless == n {
 		t.Error("no damage was found")
 	}
+}
+
+// damageAll makes copies of a journal, each with one file damaged in one way,
+// under names with a prefix, and returns how many.
+func damageAll(t *testing.T, dir, prefix string, random *rand.Rand) (n int) {
+	t.Helper()
+	for name, text := range files(t, dir) {
+		ways := damages(random)
+		ways["gone"] = nil
+		for what, change := range ways {
+			if text == "" && what != "gone" {
+				continue
+			}
+			to := prefix + name + "-" + what
+			path := filepath.Join(to, name)
+			err := errors.Join(os.CopyFS(to, os.DirFS(dir)), os.Remove(path))
+			if change != nil {
+				err = errors.Join(err, os.WriteFile(path, change([]byte(text)), 0o600))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+	}
+	return n
 }
 
 // A flipped byte in a file of values is told by the name of its batch.
