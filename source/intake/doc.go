@@ -36,6 +36,6 @@
 //
 // A missing topic is an error before anything is journaled. Kafka's absence is
 // waited for, after the file was read. A file that changes while it is read is
-// refused: its two readings must give the same digest. Journals are kept; the
-// directory of a push may be removed once its rows are loaded.
+// refused: it is read twice, and must be the same both times. Journals are kept;
+// the directory of a push may be removed once its rows are loaded.
 package intake
