@@ -3,7 +3,8 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA tallyman FROM tallyman_loader, tallyman_rea
 GRANT USAGE ON SCHEMA tallyman TO tallyman_loader, tallyman_reader;
 GRANT SELECT ON tallyman.target, tallyman.datasets, tallyman.revisions, tallyman.loaded_elements,
     tallyman.positions, tallyman.quarantine, tallyman.gaps TO tallyman_loader, tallyman_reader;
-GRANT SELECT, INSERT ON tallyman.v4_ids TO tallyman_loader;
+GRANT SELECT ON tallyman.v4_ids TO tallyman_loader, tallyman_reader;
+GRANT INSERT ON tallyman.v4_ids TO tallyman_loader;
 GRANT INSERT ON tallyman.loaded_elements, tallyman.positions, tallyman.quarantine, tallyman.gaps TO tallyman_loader;
 GRANT UPDATE (next_offset, era, log_start, anchor_offset, anchor_timestamp, anchor_sha256, updated_at)
     ON tallyman.positions TO tallyman_loader;

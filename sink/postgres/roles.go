@@ -104,7 +104,7 @@ func grant(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // grantDataset lets the loader fill a dataset's table and the reader read its
-// view, if there are such roles. A table that was there before is for its owner
+// view, and the table itself, whose pages a Verifier goes through, if there are such roles. A table that was there before is for its owner
 // to grant.
 func grantDataset(ctx context.Context, q queryer, m schema.Manifest, table schema.Table) error {
 	if m.Existing {
@@ -137,6 +137,6 @@ func datasetGrants(view, table schema.Table) []string {
 	return []string{
 		"GRANT USAGE ON SCHEMA " + pgx.Identifier{view.Schema}.Sanitize() + " TO tallyman_loader, tallyman_reader",
 		"GRANT INSERT ON " + ddl.PostgresName(table) + " TO tallyman_loader",
-		"GRANT SELECT ON " + ddl.PostgresName(view) + " TO tallyman_reader",
+		"GRANT SELECT ON " + ddl.PostgresName(view) + ", " + ddl.PostgresName(table) + " TO tallyman_reader",
 	}
 }

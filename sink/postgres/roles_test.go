@@ -141,14 +141,23 @@ func (s *staff) tidy(ctx context.Context, e sink.Element) error {
 	return err
 }
 
-// read does everything that a reader does.
+// read does everything that a reader does. It verifies a table with a row of a
+// v4 batch, whose time has to be looked up.
 func (s *staff) read(ctx context.Context) error {
 	w := s.reader
+	if _, err := s.conn.Exec(ctx, "INSERT INTO public.events__r1 (n, _batch_id) VALUES (0, gen_random_uuid())"); err != nil {
+		return err
+	}
+	v := w.NewVerifier(postgres.DatasetInfo{Revision: s.revision}, postgres.VerifyOptions{Values: true})
+	_, verifyErr := v.Next(ctx)
+	if _, err := s.conn.Exec(ctx, "DELETE FROM public.events__r1 WHERE n = 0"); err != nil {
+		return err
+	}
 	_, targetErr := w.Target(ctx)
 	_, windowErr := w.Window(ctx)
 	_, statusErr := w.Status(ctx)
 	_, rowsErr := w.conn.Exec(ctx, "SELECT * FROM public.events")
-	return errors.Join(targetErr, windowErr, statusErr, rowsErr)
+	return errors.Join(targetErr, windowErr, statusErr, rowsErr, verifyErr)
 }
 
 func TestRoles(t *testing.T) {
