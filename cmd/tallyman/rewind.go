@@ -107,16 +107,22 @@ func (p *program) rewind(cmd *cobra.Command, cfg settings.Config, name string) (
 
 // activeRevision finds the revision that loaders work on.
 func activeRevision(cmd *cobra.Command, w *postgres.Warehouse, name string) (sink.Revision, error) {
+	d, err := activeDataset(cmd, w, name)
+	return d.Revision, err
+}
+
+// activeDataset finds a dataset with the revision that loaders work on.
+func activeDataset(cmd *cobra.Command, w *postgres.Warehouse, name string) (postgres.DatasetInfo, error) {
 	all, err := w.Datasets(cmd.Context())
 	if err != nil {
-		return sink.Revision{}, err
+		return postgres.DatasetInfo{}, err
 	}
 	for _, d := range all {
 		if d.Revision.State == sink.Active && d.Revision.Manifest.Dataset.String() == name {
-			return d.Revision, nil
+			return d, nil
 		}
 	}
-	return sink.Revision{}, unknownDataset(name, all)
+	return postgres.DatasetInfo{}, unknownDataset(name, all)
 }
 
 func (r rewound) print(p *program) error {

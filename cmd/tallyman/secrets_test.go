@@ -88,7 +88,7 @@ func (v *vault) commandLines() [][]string {
 		{"init", "--roles"}, {"init", "--roles=create"}, {"init", "-o", "json"},
 		{"dataset", "apply", v.manifest, "--partitions", "2", "--replication-factor", "1", "-o", "json"}, {"dataset", "list"}, {"dataset", "show", "ads/clicks"},
 		{"push", "ads/clicks", "--manifest", v.manifest, v.rows}, {"status"}, {"status", "ads/clicks", "-o", "json"}, {"rewind", "ads/clicks"},
-		{"dataset", "infer", v.rows}, {"dataset", "apply", v.manifest, "--dry-run"}, {"quarantine", "list", "-o", "json"},
+		{"verify", "ads/clicks", "--digest"}, {"dataset", "infer", v.rows}, {"dataset", "apply", v.manifest, "--dry-run"}, {"quarantine", "list", "-o", "json"},
 		{"quarantine", "redrive", "--all", "--yes"}, {"version"}, {"completion", "bash"},
 	}
 }

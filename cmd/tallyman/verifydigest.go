@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tallyman/cmd/tallyman/internal/settings"
+	"tallyman/internal/kafkaconn"
+	"tallyman/loader/commit"
+	"tallyman/loader/consume"
+	"tallyman/schema"
+	"tallyman/schema/batch"
+	"tallyman/sink"
+	"tallyman/sink/postgres"
+)
+
+// What is compared at a time.
+const (
+	compareBytes   = 16 << 20
+	compareBatches = 2_000
+)
+
+// anyTime lets a batch be of any time: it is loaded already.
+const anyTime = 100 * 365 * 24 * time.Hour
+
+// errCompared ends the reading of a topic that has nothing more to tell.
+var errCompared = errors.New("every batch was compared")
+
+// comparer compares messages with the table, some at a time.
+type comparer struct {
+	verifier  *postgres.Verifier
+	judge     sink.Judge
+	manifests map[string]*schema.Manifest
+	piece     []sink.Element
+	bytes     int
+	left      int // batches to be compared
+}
+
+func newComparer(d postgres.DatasetInfo, v *postgres.Verifier) (*comparer, error) {
+	judge, err := commit.NewJudge(d.Revision, anyTime)
+	if err != nil {
+		return nil, err
+	}
+	c := &comparer{verifier: v, judge: judge, manifests: map[string]*schema.Manifest{}, left: v.Unsettled()}
+	for i := range d.Manifests {
+		c.manifests[d.Manifests[i].Hash] = &d.Manifests[i].Manifest
+	}
+	return c, nil
+}
+
+// take takes a message, if it is a batch that is to be compared.
+func (c *comparer) take(ctx context.Context, m sink.Message) error {
+	id, err := batch.ParseID(m.Header("ce_id"))
+	if err != nil || !c.verifier.Wants(id) {
+		return nil //nolint:nilerr // nothing under that id was loaded
+	}
+	var by *schema.Manifest
+	if ref, err := schema.ParseRef(m.Header("ce_dataschema")); err == nil {
+		by = c.manifests[ref.Hash]
+	}
+	element, _ := c.judge(m, by)
+	if element == nil {
+		return nil
+	}
+	c.piece = append(c.piece, *element)
+	if c.bytes += len(element.Tuples); c.bytes < compareBytes && len(c.piece) < compareBatches && len(c.piece) < c.left {
+		return nil
+	}
+	return c.compare(ctx)
+}
+
+// compare compares what was taken.
+func (c *comparer) compare(ctx context.Context) error {
+	if err := c.verifier.Compare(ctx, c.piece); err != nil {
+		return err
+	}
+	c.piece, c.bytes = nil, 0
+	if c.left = c.verifier.Unsettled(); c.left == 0 {
+		return errCompared
+	}
+	return nil
+}
+
+// compareTopic compares the slice that was counted last with what the topic has.
+func (p *program) compareTopic(ctx context.Context, cfg settings.Config, d postgres.DatasetInfo, v *postgres.Verifier, progress *progress) error {
+	c, err := newComparer(d, v)
+	if err != nil {
+		return err
+	}
+	conn, err := p.kafka(cfg)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	topic := d.Revision.Manifest.Topic
+	spans, total, err := wholeTopic(ctx, conn, topic)
+	if errors.Is(err, kafkaconn.ErrNoTopic) {
+		return nil // it has nothing to compare with
+	}
+	if err != nil {
+		return err
+	}
+	bar := progress.add("offsets of the topic", total)
+	done := int64(0)
+	scanner := &consume.Scanner{Conn: conn, Topic: topic}
+	for _, span := range spans {
+		err = scanner.Scan(ctx, []consume.Span{span}, func(m sink.Message, next int64) error {
+			bar.set(done + next - span.From)
+			return c.take(ctx, m)
+		})
+		if err != nil {
+			break
+		}
+		done += span.To - span.From
+		bar.set(done)
+	}
+	if err == nil {
+		err = c.compare(ctx)
+	}
+	if errors.Is(err, errCompared) {
+		bar.set(total)
+		err = nil
+	}
+	return err
+}
+
+// wholeTopic is everything that a topic has now, and how many offsets that is.
+func wholeTopic(ctx context.Context, conn *kafkaconn.Conn, topic string) (spans []consume.Span, total int64, err error) {
+	starts, err := conn.LogStarts(ctx, topic)
+	if err != nil {
+		return nil, 0, err
+	}
+	ends, err := conn.HighWaters(ctx, topic)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, number := range slices.Sorted(maps.Keys(starts)) {
+		spans = append(spans, consume.Span{Partition: number, From: starts[number], To: ends[number]})
+		total += ends[number] - starts[number]
+	}
+	return spans, total, nil
+}
+
+func (r verifyReport) print(p *program) error {
+	var head strings.Builder
+	fmt.Fprintf(&head, "%s, revision %d, table %s: %d batches with %d rows in the ledger, %d rows in the table\n",
+		r.Dataset, r.Revision, r.Table, r.Batches, r.Rows, r.TableRows)
+	if r.Digest != nil {
+		fmt.Fprintf(&head, "the values of %d batches were compared with what was published, those of %d were not\n", r.Digest.Compared, r.Digest.NotCompared)
+	}
+	for _, text := range r.Unchecked {
+		fmt.Fprintf(&head, "can't be checked: %s\n", text)
+	}
+	if r.Digest != nil && r.Digest.NotCompared > 0 {
+		fmt.Fprintf(&head, "not compared: %s\n", listIDs(r.Digest.Examples, r.Digest.NotCompared))
+	}
+	if _, err := fmt.Fprint(p.stdout, head.String()); err != nil {
+		return err
+	}
+	if r.Total == 0 {
+		_, err := fmt.Fprintln(p.stdout, "everything agrees")
+		return err
+	}
+	fmt.Fprintln(p.stdout)
+	var rows [][]string
+	for _, f := range r.Findings {
+		id, at := "none", "-"
+		if f.Batch != nil {
+			id = f.Batch.String()
+		}
+		if f.Time != nil {
+			at = f.Time.Format(time.RFC3339)
+		}
+		rows = append(rows, []string{string(f.Kind), id, at, strconv.FormatInt(f.Want, 10), strconv.FormatInt(f.Have, 10)})
+	}
+	if err := printTable(p.stdout, []string{"FINDING", "BATCH", "TIME", "LEDGER ROWS", "TABLE ROWS"}, rows); err != nil {
+		return err
+	}
+	more := ""
+	if int64(len(r.Findings)) < r.Total {
+		more = "; --limit 0 lists all"
+	}
+	_, err := fmt.Fprintf(p.stdout, "\n%d of %d findings%s\n", len(r.Findings), r.Total, more)
+	return err
+}
+
+// listIDs lists some ids of a number.
+func listIDs(ids []uuid.UUID, of int64) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = id.String()
+	}
+	text := strings.Join(texts, ", ")
+	if int64(len(ids)) < of {
+		text += " and others"
+	}
+	return text
+}
