@@ -26,8 +26,9 @@ them, and rows of a batch that was given up or that the ledger does not have. Wh
 say their batch, all of them are counted together.
 
 With --digest values are compared too: what the topic still has of the batches is loaded into a
-temporary table in the way a loader does, and must come out as the dataset's rows. A batch that
-is not in the topic any more can't be compared; how many those are is said.
+temporary table in the way a loader does, and must come out as the dataset's rows. With --journal
+a source's journal, or a copy of one, is asked for the batches, before the topic if --digest is
+given too. A batch that is nowhere any more can't be compared; how many those are is said.
 
 It may run while loaders load: a million batches at a time are compared as of one moment, in
 about 130 MB of memory, and the table is read 64 MiB at a time. It only reads, but until it ends
@@ -37,17 +38,19 @@ are compared only without --since. The status is 3 if anything is not as it shou
 Not compared: what was announced by sources and never came.`,
 		Example: `  tallyman verify ads/conversions
   tallyman verify ads/conversions --since 24h --digest
+  tallyman verify ads/conversions --journal /mnt/rescued/serve/ads/conversions
   tallyman verify ads/conversions -o json | jq '.findings[].unique_id'`,
 		Args: cobra.ExactArgs(1),
 	}
 	since := cmd.Flags().String("since", "", "only batches of that time or later (`TIME`)")
 	until := cmd.Flags().String("until", "", "only batches of before that time (`TIME`)")
 	digest := cmd.Flags().Bool("digest", false, "compare values with what the topic still has")
+	journals := cmd.Flags().StringArray("journal", nil, "compare values with this journal (`directory`), more than once for several")
 	limit := cmd.Flags().Uint("limit", 20, "list so many findings at most, 0 for all")
 	output := formatFlag(cmd)
 	settingFlags(cmd, "warehouse", "kafka")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		o := postgres.VerifyOptions{Values: *digest, Limit: int(*limit)}
+		o := postgres.VerifyOptions{Values: *digest || len(*journals) > 0, Limit: int(*limit)}
 		_, err := schema.ParseDataset(args[0])
 		if err == nil {
 			o.Since, err = parseTime("--since", *since)
@@ -69,7 +72,7 @@ Not compared: what was announced by sources and never came.`,
 		if err != nil {
 			return err
 		}
-		report, err := p.verify(cmd, cfg, args[0], o)
+		report, err := p.verify(cmd, cfg, verifyTask{args[0], o, *journals, *digest})
 		if err != nil {
 			return err
 		}
@@ -121,8 +124,16 @@ type findingJSON struct {
 	Have  int64                `json:"table_rows"`
 }
 
-func (p *program) verify(cmd *cobra.Command, cfg settings.Config, name string, o postgres.VerifyOptions) (verifyReport, error) {
-	ctx := cmd.Context()
+// verifyTask is what is to be verified, and what values are compared with.
+type verifyTask struct {
+	dataset  string
+	options  postgres.VerifyOptions
+	journals []string
+	topic    bool
+}
+
+func (p *program) verify(cmd *cobra.Command, cfg settings.Config, task verifyTask) (verifyReport, error) {
+	ctx, o, name := cmd.Context(), task.options, task.dataset
 	w, err := p.warehouse(ctx, cfg)
 	if err != nil {
 		return verifyReport{}, err
@@ -137,7 +148,7 @@ func (p *program) verify(cmd *cobra.Command, cfg settings.Config, name string, o
 	}
 	if !d.Revision.Manifest.BatchID && (!o.Since.IsZero() || !o.Until.IsZero() || o.Values) {
 		return verifyReport{}, &usageError{command: cmd.CommandPath(), err: fmt.Errorf(
-			"the rows of %s do not say which batch they came with (no _batch_id): only all of them can be counted, without --since, --until and --digest", name)}
+			"the rows of %s do not say which batch they came with (no _batch_id): only all of them can be counted, without --since, --until, --digest and --journal", name)}
 	}
 	progress := newProgress(p.stderr)
 	defer progress.end()
@@ -148,7 +159,11 @@ func (p *program) verify(cmd *cobra.Command, cfg settings.Config, name string, o
 		}
 		bar.set(done >> 20)
 	}
-	v := w.NewVerifier(d, o)
+	c, err := newComparer(d, w.NewVerifier(d, o))
+	if err != nil {
+		return verifyReport{}, err
+	}
+	v := c.verifier
 	for {
 		more, err := v.Next(ctx)
 		if err != nil {
@@ -157,8 +172,13 @@ func (p *program) verify(cmd *cobra.Command, cfg settings.Config, name string, o
 		if !more {
 			return newVerifyReport(d, o, v.Result()), nil
 		}
-		if o.Values && v.Unsettled() > 0 {
-			if err := p.compareTopic(ctx, cfg, d, v, progress); err != nil {
+		for _, root := range task.journals {
+			if err := p.compareJournal(cmd, root, c); err != nil {
+				return verifyReport{}, err
+			}
+		}
+		if task.topic && v.Unsettled() > 0 {
+			if err := p.compareTopic(ctx, cfg, c, progress); err != nil {
 				return verifyReport{}, err
 			}
 		}
@@ -215,7 +235,7 @@ func newVerifyReport(d postgres.DatasetInfo, o postgres.VerifyOptions, found pos
 		unchecked("%d rows of batches from before the ledger's horizon", found.Forgotten)
 	}
 	if r.Digest != nil && r.Digest.NotCompared > 0 {
-		unchecked("the values of %d batches, which topic %s does not have any more", r.Digest.NotCompared, m.Topic)
+		unchecked("the values of %d batches, which are in nothing that was read", r.Digest.NotCompared)
 	}
 	return r
 }

@@ -204,3 +204,41 @@ func TestVerifyUsage(t *testing.T) {
 	fail(t, exitUsage, s.env, []string{"verify", "a/b", "--since", "1h", "--until", "2h"}, "is not before")
 	fail(t, exitFailed, s.env, []string{"verify", "a/b"}, "a/b")
 }
+
+// A journal tells of values when the topic is gone, also a copy from elsewhere.
+func TestVerifyAgainstAJournal(t *testing.T) {
+	t.Parallel()
+	s := newBadSite(t, nil)
+	st := s.stream(visits)
+	o := newOutbox(t)
+	for _, b := range o.batches[1:] {
+		d := &draft{codec: st.codec, batch: *b}
+		d.seal()
+		d.record.Topic = st.manifest.Topic
+		if err := s.client.ProduceSync(t.Context(), d.record).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		st.sent = append(st.sent, sent{name: "of the journal", batch: d.batch, record: d.record})
+	}
+	st.produce("of another source", good("", "", lines(`{"n":1}`)))
+	st.passed(s.load())
+	verify := func(status int, args ...string) verifyReport {
+		t.Helper()
+		r := invoke(t, s.env, append([]string{"verify", "web/visits", "-o", "json"}, args...)...)
+		if r.status != status {
+			t.Fatalf("%v ended with %d, want %d\n%s%s", args, r.status, status, r.stdout, r.stderr)
+		}
+		return decode[verifyReport](t, r.stdout)
+	}
+	if r := verify(exitDone, "--journal", o.dir); r.Digest.Compared != 5 || r.Digest.NotCompared != 1 || r.Digest.Examples[0] != st.sent[5].batch.ID {
+		t.Errorf("%+v", r.Digest)
+	}
+	if r := verify(exitDone, "--journal", o.moved(t).dir, "--digest"); r.Digest.Compared != 6 || r.Digest.NotCompared != 0 {
+		t.Errorf("%+v", r.Digest)
+	}
+	s.exec("UPDATE " + st.table() + " SET n = 99 WHERE n = 50")
+	if r := verify(exitFound, "--journal", o.dir); r.Total != 1 || r.Findings[0].Kind != postgres.AlteredBatch || *r.Findings[0].Batch != o.batches[5].ID {
+		t.Errorf("%+v", r)
+	}
+	fail(t, exitFailed, s.env, []string{"verify", "web/visits", "--journal", t.TempDir()}, "there is no journal")
+}

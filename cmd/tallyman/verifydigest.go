@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/spf13/cobra"
 
 	"tallyman/cmd/tallyman/internal/settings"
 	"tallyman/internal/kafkaconn"
@@ -20,6 +21,7 @@ import (
 	"tallyman/schema/batch"
 	"tallyman/sink"
 	"tallyman/sink/postgres"
+	"tallyman/source/journal"
 )
 
 // What is compared at a time.
@@ -36,6 +38,7 @@ var errCompared = errors.New("every batch was compared")
 
 // comparer compares messages with the table, some at a time.
 type comparer struct {
+	revision  sink.Revision
 	verifier  *postgres.Verifier
 	judge     sink.Judge
 	manifests map[string]*schema.Manifest
@@ -49,11 +52,25 @@ func newComparer(d postgres.DatasetInfo, v *postgres.Verifier) (*comparer, error
 	if err != nil {
 		return nil, err
 	}
-	c := &comparer{verifier: v, judge: judge, manifests: map[string]*schema.Manifest{}, left: v.Unsettled()}
+	c := &comparer{revision: d.Revision, verifier: v, judge: judge, manifests: map[string]*schema.Manifest{}}
 	for i := range d.Manifests {
 		c.manifests[d.Manifests[i].Hash] = &d.Manifests[i].Manifest
 	}
 	return c, nil
+}
+
+// read has a source of messages call take, and compares them. The source may end
+// early, with errCompared.
+func (c *comparer) read(ctx context.Context, source func(take func(sink.Message) error) error) error {
+	c.piece, c.bytes, c.left = nil, 0, c.verifier.Unsettled()
+	err := source(func(m sink.Message) error { return c.take(ctx, m) })
+	if err == nil {
+		err = c.compare(ctx)
+	}
+	if errors.Is(err, errCompared) {
+		err = nil
+	}
+	return err
 }
 
 // take takes a message, if it is a batch that is to be compared.
@@ -90,17 +107,13 @@ func (c *comparer) compare(ctx context.Context) error {
 }
 
 // compareTopic compares the slice that was counted last with what the topic has.
-func (p *program) compareTopic(ctx context.Context, cfg settings.Config, d postgres.DatasetInfo, v *postgres.Verifier, progress *progress) error {
-	c, err := newComparer(d, v)
-	if err != nil {
-		return err
-	}
+func (p *program) compareTopic(ctx context.Context, cfg settings.Config, c *comparer, progress *progress) error {
 	conn, err := p.kafka(cfg)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	topic := d.Revision.Manifest.Topic
+	topic := c.revision.Manifest.Topic
 	spans, total, err := wholeTopic(ctx, conn, topic)
 	if errors.Is(err, kafkaconn.ErrNoTopic) {
 		return nil // it has nothing to compare with
@@ -109,27 +122,60 @@ func (p *program) compareTopic(ctx context.Context, cfg settings.Config, d postg
 		return err
 	}
 	bar := progress.add("offsets of the topic", total)
-	done := int64(0)
 	scanner := &consume.Scanner{Conn: conn, Topic: topic}
-	for _, span := range spans {
-		err = scanner.Scan(ctx, []consume.Span{span}, func(m sink.Message, next int64) error {
-			bar.set(done + next - span.From)
-			return c.take(ctx, m)
-		})
-		if err != nil {
-			break
+	err = c.read(ctx, func(take func(sink.Message) error) error {
+		done := int64(0)
+		for _, span := range spans {
+			err := scanner.Scan(ctx, []consume.Span{span}, func(m sink.Message, next int64) error {
+				bar.set(done + next - span.From)
+				return take(m)
+			})
+			if err != nil {
+				return err
+			}
+			done += span.To - span.From
 		}
-		done += span.To - span.From
-		bar.set(done)
-	}
+		return nil
+	})
 	if err == nil {
-		err = c.compare(ctx)
-	}
-	if errors.Is(err, errCompared) {
 		bar.set(total)
-		err = nil
 	}
 	return err
+}
+
+// compareJournal compares the slice that was counted last with what the journal
+// at or below a directory has. A batch that is damaged there is told of, and is
+// as good as not there.
+func (p *program) compareJournal(cmd *cobra.Command, root string, c *comparer) error {
+	if c.verifier.Unsettled() == 0 {
+		return nil
+	}
+	j, err := p.openJournal(cmd, root)
+	if err != nil {
+		return err
+	}
+	defer j.close()
+	return c.read(cmd.Context(), func(take func(sink.Message) error) error {
+		s := batchSelector{dataset: c.revision.Manifest.Dataset.String(), state: "all"}
+		for _, one := range s.choose(j.Contents()) {
+			if !c.verifier.Wants(one.held.ID) {
+				continue
+			}
+			record, err := j.Get(one.key)
+			if errors.Is(err, journal.ErrCorrupt) {
+				j.log.Warn("a batch of the journal can't be read", "batch", one.held.ID, "cause", err)
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			b := record.Batch
+			if err := take(sink.Message{Key: b.Key(), Headers: b.Headers(), Value: b.Value}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // wholeTopic is everything that a topic has now, and how many offsets that is.
