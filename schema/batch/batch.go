@@ -83,6 +83,9 @@ const (
 // Seal computes the digest over the preamble and the value.
 func (b *Batch) Seal() { b.Digest = b.seal() }
 
+// Intact says whether the digest is the one of the preamble and the value.
+func (b *Batch) Intact() bool { return b.Digest == b.seal() }
+
 func (b *Batch) seal() Digest {
 	var incarnation, sequence string
 	if b.Incarnation != uuid.Nil {

@@ -85,6 +85,9 @@ func (r *Reader) Get(k Key) (record *Record, err error) {
 		record, err = r.journal.get(k)
 		return err
 	})
+	if err == nil && !record.Batch.Intact() {
+		return nil, fmt.Errorf("batch %s: %w: its digest does not match", k, ErrCorrupt)
+	}
 	return record, err
 }
 

@@ -241,6 +241,26 @@ func readerGet(dir string, k Key) (*Record, error) {
 	return record, errors.Join(err, r.Close())
 }
 
+// Verify computes the digest itself: a right checksum is not enough.
+func TestVerifyChecksTheDigest(t *testing.T) {
+	t.Parallel()
+	dir, keys := sample(t)
+	plant(t, dir, func(db *pebble.DB) error {
+		r, closer, err := db.Get(storeKey(kindBatch, keys[1]))
+		if err != nil {
+			return err
+		}
+		text := bytes.Clone(r)
+		text[len(text)-5] ^= 1 // of the rows
+		return errors.Join(closer.Close(), db.Set(storeKey(kindBatch, keys[1]), sum(text[:len(text)-4]), pebble.Sync))
+	})
+	r := readerAt(t, dir)
+	v, err := r.Verify(t.Context(), r.Contents())
+	if err != nil || len(v.Faults) != 1 || v.Faults[0].Key != keys[1] || !strings.Contains(v.Faults[0].Detail, "its digest does not match") {
+		t.Errorf("%+v, %v", v.Faults, err)
+	}
+}
+
 func TestVerifyNamesWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	dir, keys := sample(t)
