@@ -57,10 +57,11 @@ const MaxRows = 10_000_000
 
 // The types of message, as in ce_type.
 const (
-	typePrefix   = "tallyman."
-	typeOfBatch  = "tallyman.batch.v1"
-	specVersion  = "1.0"
-	digestPrefix = "sha-256="
+	typePrefix         = "tallyman."
+	typeOfBatch        = "tallyman.batch.v1"
+	typeOfAnnouncement = "tallyman.announcement.v1"
+	specVersion        = "1.0"
+	digestPrefix       = "sha-256="
 )
 
 // The names of the headers.

@@ -24,6 +24,8 @@ type vectors struct {
 	Messages []vector     `json:"messages"`
 	IDs      []idVector   `json:"ids"`
 	FileIDs  []fileVector `json:"file_ids"`
+	// Announcements have no value.
+	Announcements []vector `json:"announcements"`
 }
 
 // idVector is a spelling of an id with the time that comes with it, and what
@@ -62,7 +64,7 @@ func readVectors(t testing.TB) vectors {
 	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)
 	}
-	if len(v.Messages) < 6 || len(v.IDs) < 80 || len(v.FileIDs) < 3 {
+	if len(v.Messages) < 6 || len(v.IDs) < 80 || len(v.FileIDs) < 3 || len(v.Announcements) < 3 {
 		t.Fatalf("%d messages, %d ids and %d file ids", len(v.Messages), len(v.IDs), len(v.FileIDs))
 	}
 	return v

@@ -1,7 +1,6 @@
 package batch
 
 import (
-	"encoding/hex"
 	"errors"
 	"math"
 	"regexp"
@@ -21,9 +20,10 @@ type Kind uint8
 
 // The kinds of message on a dataset's topic.
 const (
-	Foreign Kind = iota // ce_type is absent or not one of ours
-	IsBatch             // tallyman.batch.v1
-	Other               // another tallyman.* type: skipped, not quarantined
+	Foreign        Kind = iota // ce_type is absent or not one of ours
+	IsBatch                    // tallyman.batch.v1
+	IsAnnouncement             // tallyman.announcement.v1
+	Other                      // another tallyman.* type: skipped, not quarantined
 )
 
 // KindOf reads ce_type; of several, the first.
@@ -35,6 +35,8 @@ func KindOf(headers []Header) Kind {
 		switch t := string(headers[i].Value); {
 		case t == typeOfBatch:
 			return IsBatch
+		case t == typeOfAnnouncement:
+			return IsAnnouncement
 		case strings.HasPrefix(t, typePrefix):
 			return Other
 		}
@@ -261,11 +263,8 @@ func (p *parser) digest() *Refusal {
 	if s == "" {
 		return refuse(BadDigest, "header ce_digest is missing or empty")
 	}
-	told, found := strings.CutPrefix(s, digestPrefix)
-	n, err := hex.Decode(p.batch.Digest[:], []byte(told[:min(len(told), 2*len(Digest{}))]))
-	if !found || err != nil || n != len(Digest{}) || len(told) != 2*n {
-		p.batch.Digest = Digest{}
-		return refuse(BadDigest, "ce_digest %s is not %q and 64 hexadecimal digits", quote(s), digestPrefix)
+	if r := p.readDigest(); r != nil {
+		return r
 	}
 	if p.trusted {
 		return nil
