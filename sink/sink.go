@@ -109,6 +109,8 @@ type Group struct {
 	Advances []Advance
 	Elements []Element
 	Dead     []Dead
+	// Announcements are what sources said of their streams, in any order.
+	Announcements []batch.Announcement
 	// Admit, unless nil, is asked once within the transaction, when the outcomes
 	// are known and before any row is copied. Its error ends the transaction and
 	// is returned as it is.
@@ -140,7 +142,29 @@ type Result struct {
 	// quarantine: they are there already, whatever their state, or the ledger has
 	// their very content. A topic that is read again has many.
 	Known int
+	// Refused are the announcements that the warehouse did not take.
+	Refused []RefusedAnnouncement
 }
+
+// RefusedAnnouncement is one that contradicts what the warehouse knows, or that
+// would have more missing than it believes.
+type RefusedAnnouncement struct {
+	Index int // in the group's Announcements
+	Why   AnnouncementFault
+}
+
+// AnnouncementFault is why an announcement was not taken: one closed list.
+type AnnouncementFault string
+
+// The faults. The first two are seen before a group, the others by the warehouse.
+const (
+	Malformed      AnnouncementFault = "malformed"        // or of another dataset, or its digest does not match
+	Ahead          AnnouncementFault = "from_the_future"  // its time is further ahead than the clock skew allowed
+	OtherSource    AnnouncementFault = "other_source"     // the stream is another source's
+	WentBack       AnnouncementFault = "went_back"        // a lower number than was announced before
+	TooManyMissing AnnouncementFault = "too_many_missing" // it would leave more than a million batches of the stream missing
+	TooManyStreams AnnouncementFault = "too_many_streams" // ten thousand streams of the dataset are open
+)
 
 // Committer commits groups, one at a time, on a connection of its own that it
 // opens when first used and again after a failure.

@@ -25,6 +25,7 @@ type claim struct {
 	newV4   bool         // the id is of version 4, and its time was not known before
 	ours    bool         // the ledger took it
 	known   batch.Digest // of the content that the id stands for, once that is known
+	as      number       // under which the ledger has the id, once that is known
 	at      time.Time    // that the id stands for: the batch's, unless a v4 id came with another one before
 }
 
@@ -39,6 +40,7 @@ type plan struct {
 	bytes  int64       // of all tuples
 	loads  []int       // indexes of the elements that load, once that is known
 	dead   []deadBatch // what goes to quarantine: the group's, and conflicts
+	extra  []number    // of batches that the ledger has under other numbers
 }
 
 // deadBatch is a dead message with the digest of its content, which is made
@@ -154,7 +156,7 @@ RETURNING unique_id`
 SELECT unique_id, batch_time FROM tallyman.v4_ids WHERE revision_id = $1 AND unique_id = ANY ($2::uuid[])`
 
 	selectDigests = `
-SELECT l.unique_id, l.digest
+SELECT l.unique_id, l.digest, l.incarnation, l.sequence
 FROM unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
 JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)`
 )
@@ -199,7 +201,7 @@ func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
 		outcomes = append(outcomes, outcome)
 	}
 	b.Queue(insertClaims, revision, times, unique, v4, incarnations, sequences, rows, sizes, digests, outcomes).
-		Query(p.each(func(c *claim) { c.ours, c.known = true, c.content }))
+		Query(p.each(func(c *claim) { c.ours, c.known, c.as = true, c.content, numberOf(c.batch) }))
 }
 
 // each returns a reader of ids that does something to the claim of each.
@@ -256,11 +258,13 @@ func (t *transaction) lookUp(ctx context.Context, had []*claim) error {
 		return classify("look up ids", inClaim, t.target, err)
 	}
 	var (
-		id     pgtype.UUID
-		digest []byte
+		id, incarnation pgtype.UUID
+		digest          []byte
+		sequence        pgtype.Int8
 	)
-	_, err = pgx.ForEachRow(rows, []any{&id, &digest}, func() error {
-		t.plan.byID[id.Bytes].known = batch.Digest(digest)
+	_, err = pgx.ForEachRow(rows, []any{&id, &digest, &incarnation, &sequence}, func() error {
+		c := t.plan.byID[id.Bytes]
+		c.known, c.as = batch.Digest(digest), number{stream: incarnation.Bytes, sequence: uint64(sequence.Int64)}
 		return nil
 	})
 	if err != nil {
@@ -314,6 +318,7 @@ func (p *plan) outcomes() sink.Result {
 				e.Batch.ID, c.at.Format(time.RFC3339Nano), e.Batch.Time.Format(time.RFC3339Nano)))
 		case e.Content == c.known:
 			res.Outcomes[i] = sink.Duplicate
+			p.satisfy(e.Batch, c)
 		default:
 			res.Outcomes[i] = sink.Conflict
 			p.conflict(e, fmt.Sprintf("id %s stands for the content %s, this copy has %s", e.Batch.ID, c.known, e.Content))
@@ -324,7 +329,11 @@ func (p *plan) outcomes() sink.Result {
 			return false
 		}
 		c := p.byID[d.Batch.ID]
-		return c != nil && (c.element >= 0 || !c.ours) && c.known == d.content
+		known := c != nil && (c.element >= 0 || !c.ours) && c.known == d.content
+		if known && d.Reason != batch.WrongDataset {
+			p.satisfy(d.Batch, c)
+		}
+		return known
 	})
 	return res
 }

@@ -85,7 +85,8 @@ type transaction struct {
 	shape  *shape // of the table, once it is locked
 	// settle, unless nil, is the last that the transaction does before it
 	// commits: it closes the message in quarantine that it is about.
-	settle func(context.Context) error
+	settle  func(context.Context) error
+	refused []sink.RefusedAnnouncement
 }
 
 // run is the whole transaction, COMMIT included. Its lock order is that of the
@@ -117,7 +118,9 @@ func (t *transaction) run(ctx context.Context, b *blocked) (sink.Result, error) 
 			return sink.Result{}, err
 		}
 	}
-	return res, t.finish(ctx)
+	err = t.finish(ctx)
+	res.Refused = t.refused
+	return res, err
 }
 
 const (
@@ -211,7 +214,7 @@ func (t *transaction) queueAdvances(b *pgx.Batch) {
 // commitLimit bounds the wait for the answer to COMMIT, which nothing cancels.
 const commitLimit = time.Minute
 
-// finish writes what quarantine has to know and commits, in one round trip, on
+// finish writes what is known of streams, what quarantine has to know, and commits, in one round trip, on
 // a context that ends with nothing but its own limit: a COMMIT that is given up
 // may have committed, and under synchronous replication a cancelled one is
 // missing on the standby.
@@ -223,6 +226,8 @@ func (t *transaction) finish(ctx context.Context) error {
 		fmt.Errorf("no answer to COMMIT in %v", commitLimit))
 	defer cancel()
 	b := &pgx.Batch{}
+	t.queueSatisfied(b)
+	t.queueAnnouncements(b)
 	t.queueQuarantine(b)
 	committed := false
 	b.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {

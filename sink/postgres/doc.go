@@ -7,7 +7,7 @@
 // loads the rows. Its locks are always taken in the same order, and within a
 // class in key order, so two committers never wait for each other in a circle:
 //
-//		positions => v4 ids => ledger => table => quarantine
+//		positions => v4 ids => ledger => table => satisfied => streams => announcements => quarantine
 //
 //	 1. Positions are locked with SELECT … ORDER BY key FOR NO KEY UPDATE and
 //	    moved by compare-and-set on (era, next_offset). A miss is Fenced: the
@@ -23,8 +23,9 @@
 //	    into a double without a word. The outcomes are known now, and Group.Admit
 //	    is asked. Then one COPY for each list of columns streams the tuples of all
 //	    claimed batches.
-//	 4. Quarantine rows are written and closed, and COMMIT follows in the same
-//	    round trip.
+//	 4. Numbers of duplicates and announcements are noted, stream by stream (an
+//	    announcement follows its stream's row); quarantine rows are written and
+//	    closed, and COMMIT follows in the same round trip.
 //
 // Steps 1 to 3 up to the COPY are one round trip, the COPY two, step 4 one.
 //

@@ -28,7 +28,7 @@ BEGIN
     ALTER SCHEMA tallyman OWNER TO tallyman_owner;
     FOR statement IN
         SELECT format('ALTER TABLE %s OWNER TO tallyman_owner', c.oid::regclass)
-        FROM pg_class c WHERE c.relnamespace = 'tallyman'::regnamespace AND c.relkind IN ('r', 'p')
+        FROM pg_class c WHERE c.relnamespace = 'tallyman'::regnamespace AND c.relkind IN ('r', 'p', 'v')
         UNION ALL
         SELECT format('ALTER ROUTINE %s OWNER TO tallyman_owner', p.oid::regprocedure)
         FROM pg_proc p WHERE p.pronamespace = 'tallyman'::regnamespace

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -117,8 +118,52 @@ func (s *staff) load(ctx context.Context) error {
 	if err := s.tidy(ctx, other); err != nil {
 		return err
 	}
+	if err := s.account(ctx, a); err != nil {
+		return err
+	}
 	_, err = w.Status(ctx)
 	return err
+}
+
+// account takes announcements and gives up what is missing.
+func (s *staff) account(ctx context.Context, e sink.Element) error {
+	w := s.loader
+	stream := uuid.New()
+	for i := range 2 { // the second time, for conflicts with rows that are there
+		s.next++
+		p := w.partition(s.next)
+		var copies []sink.Element
+		for n := range i + 1 {
+			b := *e.Batch
+			b.Incarnation, b.Sequence = stream, uint64(n+1)
+			b.Seal()
+			more := sink.Element{Message: e.Message, Batch: &b, Content: e.Content, Tuples: e.Tuples}
+			more.Partition, more.Offset, more.Headers = p.Partition, int64(n), b.Headers()
+			copies = append(copies, more)
+		}
+		g := w.group(p, 9, copies...)
+		for n, sequence := range []uint64{4, 4, 6, 1} {
+			g.Announcements = append(g.Announcements, batch.Announcement{Source: "test", Incarnation: stream, Sequence: sequence,
+				Dataset: w.revision.Manifest.Dataset, At: e.Batch.Time.Add(time.Duration(10*i+n) * time.Second)})
+		}
+		c := w.NewCommitter()
+		_, err := c.Commit(ctx, g)
+		if err := errors.Join(err, c.Close()); err != nil {
+			return err
+		}
+		if _, err := w.AdvanceFloors(ctx, w.revision); err != nil {
+			return err
+		}
+	}
+	_, err := w.AcceptMissing(ctx, sink.Acceptance{Revision: w.revision.ID, Incarnation: stream, First: 1, Last: 9, By: "lo", Why: "a test"})
+	return errors.Join(err, books(ctx, w))
+}
+
+// books reads what is known of streams.
+func books(ctx context.Context, w *warehouse) error {
+	_, completeErr := w.Completeness(ctx, w.revision, 0)
+	_, missingErr := w.Missing(ctx, "", 0)
+	return errors.Join(completeErr, missingErr)
 }
 
 // tidy redrives in vain, and then discards, what load quarantined.
@@ -157,7 +202,7 @@ func (s *staff) read(ctx context.Context) error {
 	_, windowErr := w.Window(ctx)
 	_, statusErr := w.Status(ctx)
 	_, rowsErr := w.conn.Exec(ctx, "SELECT * FROM public.events")
-	return errors.Join(targetErr, windowErr, statusErr, rowsErr, verifyErr)
+	return errors.Join(targetErr, windowErr, statusErr, rowsErr, verifyErr, books(ctx, w))
 }
 
 func TestRoles(t *testing.T) {
@@ -201,7 +246,8 @@ func (s *staff) checkForbidden(t *testing.T) {
 		"CREATE TABLE tallyman.x ()", "CREATE TABLE public.x ()", "CREATE SCHEMA x", "CREATE ROLE x",
 		"ALTER TABLE tallyman.loaded_elements ADD x integer", "ALTER TABLE public.events__r1 ADD x integer", "DROP VIEW public.events",
 		"DROP TABLE tallyman.quarantine", "TRUNCATE tallyman.gaps", "TRUNCATE public.events__r1", "SET ROLE tallyman_owner",
-		"DELETE FROM tallyman.loaded_elements", "DELETE FROM tallyman.quarantine", "DELETE FROM tallyman.positions", "DELETE FROM public.events__r1",
+		"DELETE FROM tallyman.loaded_elements", "DELETE FROM tallyman.quarantine", "DELETE FROM tallyman.positions", "DELETE FROM tallyman.streams", "DELETE FROM tallyman.satisfied",
+		"UPDATE tallyman.satisfied SET reason = 'accepted'", "DELETE FROM public.events__r1",
 		"UPDATE tallyman.loaded_elements SET row_count = 0", "UPDATE tallyman.quarantine SET payload = ''", "UPDATE public.events__r1 SET n = 0",
 		"UPDATE tallyman.datasets SET topic = ''", "INSERT INTO tallyman.revisions DEFAULT VALUES", "UPDATE tallyman.target SET name = 'x'",
 		"CREATE TABLE tallyman.y (LIKE tallyman.loaded_elements)", "COMMENT ON TABLE tallyman.gaps IS 'x'", "GRANT tallyman_owner TO lo",

@@ -24,6 +24,7 @@ type Warehouse struct {
 	sink.Positions
 	sink.Catalog
 	sink.Manifests
+	sink.Books
 	// NewCommitter returns a committer, which the suite closes.
 	NewCommitter func() sink.Committer
 	// NewQuarantine returns the quarantine for one user at a time.
@@ -126,5 +127,12 @@ func cases() map[string]func(*fixture) {
 		"redrive-cancelled":     redriveCancelled,
 		"discarded":             discarded,
 		"redrivable":            redrivable,
+		"announced":             announced,
+		"announced-in-grace":    announcedInGrace,
+		"announced-elsewhere":   announcedElsewhere,
+		"announced-quarantined": announcedQuarantined,
+		"announced-twice":       announcedTwice,
+		"announced-absurdly":    announcedAbsurdly,
+		"accepted":              accepted,
 	}
 }

@@ -1,0 +1,78 @@
+package sink
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"tallyman/schema"
+)
+
+// Completeness is how far a dataset is loaded, by what its sources announced.
+// It speaks for the sources that the warehouse has heard of.
+type Completeness struct {
+	Streams int64 // that are known
+	Open    int64 // of these, that may get further numbers
+	// Through is the time, by the sources' clocks, through which every batch
+	// announced is loaded or discarded; zero: nothing is known yet, or of some
+	// stream nothing is covered.
+	Through time.Time
+	// All says that every stream is closed and wholly loaded; Through is zero then.
+	All     bool
+	Missing int64     // batches announced longer ago than the grace period, and nowhere
+	Oldest  time.Time // since when the oldest of them is missing; zero: none is
+	Refused int64     // announcements that were not taken
+	// Holds are the streams that hold Through back, the worst first, at most ten.
+	Holds []Hold
+}
+
+// Hold is a stream with something announced that is not loaded, or one that is
+// open and was last heard of at Through.
+type Hold struct {
+	Source      string
+	Incarnation uuid.UUID
+	Announced   uint64
+	Covered     uint64    // up to here all is loaded or discarded
+	Through     time.Time // zero: nothing is covered
+	Heard       time.Time // when an announcement was last taken; zero: never
+	Open        bool
+	Refused     int64  // announcements that were not taken
+	Fault       string // why the last of them was not
+}
+
+// Missing is a range of batches, both ends included, that a source announced and
+// that are nowhere: not loaded, discarded, satisfied or in quarantine.
+type Missing struct {
+	Dataset     schema.Dataset
+	Revision    int64
+	Source      string
+	Incarnation uuid.UUID
+	First, Last uint64
+	Since       time.Time // when the warehouse first heard of the first of them
+}
+
+// Acceptance ends a range of missing batches: somebody says that they are lost.
+type Acceptance struct {
+	Revision    int64
+	Incarnation uuid.UUID
+	First, Last uint64
+	By, Why     string
+}
+
+// Books are what the warehouse knows of streams, for people and for upkeep. It
+// is safe for concurrent use.
+type Books interface {
+	// AdvanceFloors remembers what is accounted for, so that the cost of the
+	// other questions follows the gap and not history. Any number of members may
+	// do it, at any time. It returns how many streams it moved.
+	AdvanceFloors(ctx context.Context, r Revision) (int64, error)
+	// Completeness tells how far a revision is loaded.
+	Completeness(ctx context.Context, r Revision, grace time.Duration) (Completeness, error)
+	// Missing returns what is missing for longer than grace, of active revisions;
+	// dataset empty: of all. The order is that of dataset, source, stream and number.
+	Missing(ctx context.Context, dataset string, grace time.Duration) ([]Missing, error)
+	// AcceptMissing accounts for what is missing within a range, now, and returns
+	// how many batches that were.
+	AcceptMissing(ctx context.Context, a Acceptance) (int64, error)
+}
