@@ -42,7 +42,7 @@ func TestPassesWhatCarriesNoBatch(t *testing.T) {
 	withRig(t, nil, func(t *testing.T, r *rig) {
 		r.append(0, consume.Record{Skip: true})
 		r.append(0, consume.Record{Message: sink.Message{Headers: []batch.Header{
-			{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_type", Value: []byte("tallyman.announcement.v1")},
+			{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_type", Value: []byte("tallyman.unheard-of.v1")},
 		}}})
 		r.restart([]int32{0})
 		r.eventually("position at 2", at(0, 2))

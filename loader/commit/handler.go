@@ -116,6 +116,9 @@ func New(config Config) (*Handler, error) {
 	h := &Handler{
 		config: config, decoder: decoder, metrics: m, breaker: newBreaker(config.BreakerWindow),
 	}
+	decoder.refused = func(m sink.Message, fault sink.AnnouncementFault, err error) {
+		h.refused(fault, "cause", err, "topic", m.Partition.Topic, "partition", m.Partition.Number, "offset", m.Offset)
+	}
 	for _, c := range config.Committers {
 		h.lanes = append(h.lanes, newLane(h, c))
 	}
@@ -123,6 +126,13 @@ func New(config Config) (*Handler, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	return h, nil
+}
+
+// refused counts and tells an announcement that was not taken. It changes
+// nothing: what was announced before stays.
+func (h *Handler) refused(fault sink.AnnouncementFault, details ...any) {
+	h.metrics.refused.WithLabelValues(string(fault)).Inc()
+	h.config.Logger.Warn("announcement is not taken", append([]any{"fault", fault}, details...)...)
 }
 
 // Run works until ctx ends, then closes the committers. A transaction that is

@@ -41,6 +41,7 @@ type book struct {
 	order     []uuid.UUID
 	dead      []sink.Dead
 	groups    []int
+	told      []batch.Announcement
 	// before is asked before anything is done; an error of it is the outcome.
 	before func(g *sink.Group) error
 	// after is asked when the group is durable; an error of it is an answer lost.
@@ -103,6 +104,7 @@ func (b *book) Commit(_ context.Context, g *sink.Group) (sink.Result, error) {
 	}
 	b.ledger = ledger
 	b.dead = append(b.dead, g.Dead...)
+	b.told = append(b.told, g.Announcements...)
 	if n := len(g.Elements) + len(g.Dead); n > 0 {
 		b.groups = append(b.groups, n)
 	}

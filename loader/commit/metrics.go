@@ -22,6 +22,8 @@ type metrics struct {
 	group       prometheus.Histogram
 	last        prometheus.Gauge
 	stopped     *prometheus.GaugeVec
+	announced   prometheus.Counter
+	refused     *prometheus.CounterVec
 }
 
 // newMetrics makes and registers the metrics.
@@ -48,8 +50,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		last: prometheus.NewGauge(gauge("tallyman_loader_last_commit_timestamp_seconds", "Unix time of the last commit; 0: none yet.")),
 		stopped: prometheus.NewGaugeVec(gauge("tallyman_loader_stopped",
 			"Committers at a stop until a person mends the named cause."), []string{"reason"}),
+		announced: prometheus.NewCounter(counter("tallyman_loader_announcements_total", "Announcements of sources committed.")),
+		refused: prometheus.NewCounterVec(counter("tallyman_loader_announcements_refused_total",
+			"Announcements that were not taken, by fault. They change nothing; what was announced before stays."), []string{"fault"}),
 	}
-	for _, c := range []prometheus.Collector{m.batches, m.quarantined, m.rows, m.bytes, m.errors, m.commit, m.group, m.last, m.stopped} {
+	for _, c := range []prometheus.Collector{m.batches, m.quarantined, m.rows, m.bytes, m.errors, m.commit, m.group, m.last, m.stopped, m.announced, m.refused} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -81,6 +86,7 @@ func (m *metrics) committed(g *sink.Group, res sink.Result, took time.Duration) 
 			m.quarantined.WithLabelValues(string(batch.IDConflict)).Inc()
 		}
 	}
+	m.announced.Add(float64(len(g.Announcements) - len(res.Refused)))
 	for i := range g.Dead {
 		m.batches.WithLabelValues("quarantined").Inc()
 		m.quarantined.WithLabelValues(string(g.Dead[i].Reason)).Inc()

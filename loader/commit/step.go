@@ -13,8 +13,8 @@ import (
 	"tallyman/sink"
 )
 
-// step is one record on its way into a transaction. At most one of element and
-// dead is set; neither: the position passes it and nothing else happens.
+// step is one record on its way into a transaction. At most one of element, dead
+// and told is set; none: the position passes it and nothing else happens.
 type step struct {
 	record  consume.Record
 	session uint64    // of its partition, when it arrived
@@ -22,9 +22,11 @@ type step struct {
 	bytes   int64     // that the step holds in memory
 	element *sink.Element
 	dead    *sink.Dead
+	told    *batch.Announcement
 }
 
-// passes says that the step carries nothing into the warehouse but a position.
+// passes says that the step carries nothing into the warehouse that could not
+// wait a moment for company: a position, perhaps an announcement.
 func (s *step) passes() bool { return s.element == nil && s.dead == nil }
 
 // rows returns the bytes that the step adds to a COPY.
@@ -50,6 +52,8 @@ type decoder struct {
 	dataset schema.Dataset
 	skew    time.Duration
 	now     func() time.Time
+	// refused hears of announcements that are not taken.
+	refused func(m sink.Message, fault sink.AnnouncementFault, err error)
 
 	mu    sync.RWMutex
 	known map[string]*encoding // by hash; the revision's own manifest also by ""
@@ -63,7 +67,8 @@ type encoding struct {
 
 // newDecoder builds the decoder of a revision. It knows the revision's own manifest.
 func newDecoder(r sink.Revision, skew time.Duration, now func() time.Time) (*decoder, error) {
-	d := &decoder{dataset: r.Manifest.Dataset, skew: skew, now: now, known: map[string]*encoding{}}
+	d := &decoder{dataset: r.Manifest.Dataset, skew: skew, now: now, known: map[string]*encoding{},
+		refused: func(sink.Message, sink.AnnouncementFault, error) {}}
 	if err := d.add(&r.Manifest); err != nil {
 		return nil, err
 	}
@@ -92,8 +97,34 @@ func (d *decoder) encoding(hash string) *encoding {
 	return d.known[hash]
 }
 
-// decode fills in the step's element or dead.
-func (d *decoder) decode(s *step) { s.element, s.dead = d.judge(&s.record) }
+// decode fills in the step's element, dead or told. An announcement that is not
+// taken is no dead message: it says nothing that has to be kept.
+func (d *decoder) decode(s *step) {
+	s.element, s.dead = d.judge(&s.record)
+	if r := &s.record; !r.Skip && r.Refused == nil && batch.KindOf(r.Headers) == batch.IsAnnouncement {
+		var fault sink.AnnouncementFault
+		var err error
+		if s.told, fault, err = d.announcement(r.Message); err != nil {
+			d.refused(r.Message, fault, err)
+		}
+	}
+}
+
+// announcement reads what a source says of its stream, or tells what is wrong with it.
+func (d *decoder) announcement(m sink.Message) (*batch.Announcement, sink.AnnouncementFault, error) {
+	a, err := batch.ParseAnnouncement(m.Value, m.Headers)
+	if err != nil {
+		return nil, sink.Malformed, err
+	}
+	if a.Dataset != d.dataset {
+		return nil, sink.Malformed, fmt.Errorf("an announcement of %s on the topic of %s", a.Dataset, d.dataset)
+	}
+	if limit := d.now().Add(d.skew); a.At.After(limit) {
+		return nil, sink.Ahead, fmt.Errorf("its time %s is after %s, the clock plus the allowed skew of %s",
+			a.At.Format(time.RFC3339Nano), limit.UTC().Format(time.RFC3339Nano), d.skew)
+	}
+	return a, "", nil
+}
 
 // measure fills in the step's size, which stays what it is once it is queued.
 func (s *step) measure() {
@@ -112,8 +143,8 @@ func (d *decoder) judge(r *consume.Record) (*sink.Element, *sink.Dead) {
 	if r.Refused != nil {
 		return nil, &sink.Dead{Message: r.Message, Reason: r.Refused.Reason, Detail: r.Refused.Detail}
 	}
-	if batch.KindOf(r.Headers) == batch.Other {
-		return nil, nil // another message of ours, of a type that this version doesn't know
+	if kind := batch.KindOf(r.Headers); kind == batch.Other || kind == batch.IsAnnouncement {
+		return nil, nil // another message of ours, perhaps of a type that this version doesn't know
 	}
 	element, err := d.element(r.Message)
 	if err == nil {

@@ -151,6 +151,8 @@ func (l *lane) gather(g *sink.Group, steps []*step) map[int]*step {
 			g.Elements = append(g.Elements, *s.element)
 		case s.dead != nil:
 			g.Dead = append(g.Dead, *s.dead)
+		case s.told != nil:
+			g.Announcements = append(g.Announcements, *s.told)
 		}
 	}
 	return newest
@@ -164,6 +166,10 @@ func (l *lane) committed(g *sink.Group, res sink.Result, took time.Duration) {
 	l.handler.metrics.committed(g, res, took)
 	for _, a := range g.Advances {
 		l.handler.config.Committed(a.Partition.Number, a.To)
+	}
+	for _, r := range res.Refused {
+		a := &g.Announcements[r.Index]
+		l.handler.refused(r.Why, "source", a.Source, "incarnation", a.Incarnation, "sequence", a.Sequence, "at", a.At)
 	}
 	for i := range g.Dead {
 		l.tell(&g.Dead[i].Message, g.Dead[i].Reason, g.Dead[i].Detail)
