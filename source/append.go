@@ -227,6 +227,7 @@ func (s *Source) accept(id uuid.UUID, at time.Time, value []byte, count int) (jo
 	answer, err := s.journal.Append(topic, b)
 	if err == nil && !answer.Duplicate {
 		s.publisher.Appended(&journal.Record{Key: answer.Key, Topic: topic, Batch: b})
+		s.announcer.touch()
 	}
 	return answer, err
 }

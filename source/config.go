@@ -49,6 +49,9 @@ type Config struct {
 	// CloseTimeout is how long Close goes on publishing before it leaves the
 	// rest for the next Open. Defaults to 5 s.
 	CloseTimeout time.Duration
+	// AnnounceEvery is how often the source tells the loaders how far its batches
+	// are numbered, so that one that never comes is missed. Defaults to 5 s.
+	AnnounceEvery time.Duration
 	// Logger takes what a person should know. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Registerer takes the metrics. Defaults to none.
@@ -76,13 +79,14 @@ func (c Config) withDefaults() (Config, error) {
 	if err := c.Manifest.Validate(); err != nil {
 		return c, fmt.Errorf("manifest: %w", err)
 	}
-	if c.Linger < 0 || c.MaxRows < 0 || c.MaxBytes < 0 || c.ReserveBytes < 0 || c.CloseTimeout < 0 {
-		return c, errors.New("Linger, MaxRows, MaxBytes, ReserveBytes and CloseTimeout can't be negative")
+	if c.Linger < 0 || c.MaxRows < 0 || c.MaxBytes < 0 || c.ReserveBytes < 0 || c.CloseTimeout < 0 || c.AnnounceEvery < 0 {
+		return c, errors.New("Linger, MaxRows, MaxBytes, ReserveBytes, CloseTimeout and AnnounceEvery can't be negative")
 	}
 	setDefault(&c.Linger, 100*time.Millisecond)
 	setDefault(&c.MaxRows, 10_000)
 	setDefault(&c.MaxBytes, 768<<10)
 	setDefault(&c.CloseTimeout, 5*time.Second)
+	setDefault(&c.AnnounceEvery, 5*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

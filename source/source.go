@@ -31,6 +31,7 @@ type Source struct {
 	limit     int // bytes of rows that a message holds
 	journal   *journal.Journal
 	publisher *publish.Publisher
+	announcer *announcer
 	tasks     sync.WaitGroup // batches on their way to the disk
 	width     atomic.Int64   // bytes to set aside for a row, by the last call
 	spare     sync.Pool      // of *encoded, for Append
@@ -84,6 +85,9 @@ func (s *Source) start(ctx context.Context) error {
 	}
 	if err := s.publish(limit); err != nil {
 		return errors.Join(err, s.journal.Close())
+	}
+	if err := s.startAnnouncing(); err != nil {
+		return errors.Join(err, s.publisher.Close(), s.journal.Close())
 	}
 	return nil
 }
@@ -145,9 +149,15 @@ func (s *Source) Flush(ctx context.Context) error {
 }
 
 // Republish publishes every batch that the journal holds once more, under the
-// same ids, and returns how many. The loader refuses by their ids what it has.
+// same ids, and the ends of the streams that they are of; it returns how many. The loader refuses by their ids what it has.
 func (s *Source) Republish(ctx context.Context) (int, error) {
 	n, err := s.publisher.Republish(ctx)
+	if err == nil {
+		var finals []journal.Announced
+		if finals, err = s.finals(true); err == nil {
+			err = s.publisher.Announce(ctx, finals...)
+		}
+	}
 	if err != nil {
 		return n, fmt.Errorf("source %s: %w", s.cfg.Name, err)
 	}
@@ -170,12 +180,16 @@ func (s *Source) Close() error {
 	}
 	s.mu.Unlock()
 	s.tasks.Wait()
+	s.announcer.close()
 
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
 	defer cancel()
 	if err := s.publisher.Wait(ctx); err != nil {
 		s.cfg.Logger.Warn("source is closed before all is published; the rest is published after the next opening",
 			"source", s.cfg.Name, "reason", err)
+	}
+	if err := s.announce(ctx, true); err != nil {
+		s.cfg.Logger.Info("that the source is closed is announced after the next opening", "source", s.cfg.Name, "reason", err)
 	}
 	err := errors.Join(s.publisher.Close(), s.journal.Close())
 	s.conn.Close()

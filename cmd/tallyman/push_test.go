@@ -70,7 +70,7 @@ func (s *pushSite) args(more ...string) []string {
 	return append([]string{"push", "web/visits", "--manifest", s.manifest}, more...)
 }
 
-// published returns the ids of everything on the topic, in its order.
+// published returns the ids of all batches on the topic, in its order.
 func (s *pushSite) published() []string {
 	s.t.Helper()
 	end := s.broker.Cluster().PartitionInfo("web.visits", 0).HighWatermark
@@ -83,12 +83,16 @@ func (s *pushSite) published() []string {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
 	defer cancel()
 	keys := []string{}
-	for int64(len(keys)) < end {
+	for seen := int64(0); seen < end; {
 		fetches := client.PollFetches(ctx)
 		if err := fetches.Err(); err != nil {
 			s.t.Fatal(err)
 		}
-		fetches.EachRecord(func(r *kgo.Record) { keys = append(keys, string(r.Key)) })
+		fetches.EachRecord(func(r *kgo.Record) {
+			if seen++; len(r.Value) > 0 { // else it announces something
+				keys = append(keys, string(r.Key))
+			}
+		})
 	}
 	return keys
 }

@@ -49,7 +49,8 @@ type rig struct {
 	t      testing.TB
 	broker *sandbox.Broker
 	cfg    Config
-	free   atomic.Bool // see holdAfter
+	free   atomic.Bool           // see holdAfter
+	told   []*batch.Announcement // what published found beside batches
 
 	mu     sync.Mutex
 	stages []Stage // that were told of, each once
@@ -128,11 +129,19 @@ func (r *rig) file(name, text string) File {
 // that is there must be whole and by the one manifest.
 func (r *rig) published() (times map[string]int, count int64) {
 	r.t.Helper()
-	times = map[string]int{}
+	times, r.told = map[string]int{}, nil
 	for _, m := range sandboxtest.Records(r.t, r.broker, "pairs") {
 		var headers []batch.Header
 		for _, h := range m.Headers {
 			headers = append(headers, batch.Header{Key: h.Key, Value: h.Value})
+		}
+		if batch.KindOf(headers) == batch.IsAnnouncement {
+			a, err := batch.ParseAnnouncement(m.Value, headers)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			r.told = append(r.told, a)
+			continue
 		}
 		b, err := batch.Parse(m.Key, m.Value, headers)
 		if err != nil {

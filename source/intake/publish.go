@@ -104,10 +104,28 @@ func (p *push) publish(ctx context.Context, done *state, report *Report) (err er
 	if report.Again {
 		n, err := pub.Republish(ctx)
 		report.Published = int64(n)
-		return p.remains(ctx, report, err)
+		return p.remains(ctx, report, errors.Join(err, p.finish(ctx, j, pub)))
 	}
 	err = p.follow(ctx, pub, report)
+	if err == nil || errors.Is(err, publish.ErrSetAside) { // those are missed then, and should be
+		err = errors.Join(err, p.finish(ctx, j, pub))
+	}
 	return errors.Join(p.remains(ctx, report, err), asides(j, err))
+}
+
+// finish announces how many batches the file has, so that one that gets lost on
+// its way is missed, and that there are no more.
+func (p *push) finish(ctx context.Context, j *journal.Journal, pub *publish.Publisher) error {
+	finals, err := j.Finals(true)
+	if err != nil {
+		return err
+	}
+	for i := range finals {
+		if finals[i].Topic == "" {
+			finals[i].Topic = p.cfg.Manifest.Topic
+		}
+	}
+	return pub.Announce(ctx, finals...)
 }
 
 // progressEvery is how often it is looked how many batches are published.

@@ -50,6 +50,25 @@ func (r *rig) want(format Format, text string, times, chunks, count int) {
 	}
 }
 
+// A push ends with the announcement that there are no more batches, and says so
+// again when it is done once more; nothing else is announced.
+func TestPushAnnouncesItsEnd(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, sandbox.BrokerConfig{})
+	f := r.file("rows.csv", lines(2500))
+	for times := 1; times <= 2; times++ {
+		r.mustPush(f)
+		if r.published(); len(r.told) != times {
+			t.Fatalf("%d announcements, want %d", len(r.told), times)
+		}
+		for _, a := range r.told {
+			if a.Sequence != 3 || !a.Final || a.Source != "here" || a.Incarnation != r.told[0].Incarnation {
+				t.Errorf("announced %+v", a)
+			}
+		}
+	}
+}
+
 func TestPush(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.BrokerConfig{})

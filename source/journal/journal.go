@@ -76,6 +76,9 @@ type Journal struct {
 	closed  bool
 	streams map[schema.Dataset]*stream
 	using   sync.WaitGroup // operations under way
+
+	speaking sync.Mutex // guards clock; held while an announcement is made
+	clock    time.Time  // of the last announcement, by this opening or an earlier one
 }
 
 // Open opens or makes the journal in cfg.Dir and starts a new incarnation.
@@ -149,6 +152,9 @@ const heldHere = "lock held by current process"
 
 // begin checks whose journal this is and records the new incarnation.
 func (j *Journal) begin() error {
+	if err := j.readClock(); err != nil {
+		return err
+	}
 	b := j.db.NewBatch()
 	defer func() { _ = b.Close() }()
 	for name, want := range map[string]string{metaFormat: format, metaSource: j.cfg.Source} {

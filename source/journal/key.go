@@ -38,6 +38,7 @@ const (
 	kindAside       = 'x' // → the broker's reason
 	kindID          = 'd' // · "namespace/name" · 0x00 · id (16 bytes) → batch key without its kind
 	kindIncarnation = 'i' // · incarnation → when it was opened, as time.Time encodes itself
+	kindAnnounced   = 'a' // · incarnation · "namespace/name" · 0x00 → the last announcement of the stream, as JSON
 	kindMeta        = 'm' // · name → value: see the names below
 )
 
@@ -46,6 +47,7 @@ const (
 	metaFormat = "format"
 	metaSource = "source"
 	metaNote   = "note/"
+	metaClock  = "clock" // of the last announcement, RFC 3339
 )
 
 // format is the version of this layout.
@@ -81,19 +83,27 @@ func metaKey(name string) []byte { return append([]byte{kindMeta}, name...) }
 
 // parseKey reads a batch key without its kind.
 func parseKey(b []byte) (Key, error) {
-	var k Key
-	if len(b) < idSize+1+sequenceSize {
+	if len(b) < sequenceSize {
 		return Key{}, fmt.Errorf("journal key of %d bytes", len(b))
 	}
-	copy(k.Incarnation[:], b)
-	name, ok := bytes.CutSuffix(b[idSize:len(b)-sequenceSize], []byte{0})
+	s, err := parseStream(b[:len(b)-sequenceSize])
+	return Key{Stream: s, Sequence: binary.BigEndian.Uint64(b[len(b)-sequenceSize:])}, err
+}
+
+// parseStream reads what comes before the sequence.
+func parseStream(b []byte) (Stream, error) {
+	if len(b) < idSize+1 {
+		return Stream{}, fmt.Errorf("journal key of %d bytes names no stream", len(b))
+	}
+	var s Stream
+	copy(s.Incarnation[:], b)
+	name, ok := bytes.CutSuffix(b[idSize:], []byte{0})
 	namespace, short, found := bytes.Cut(name, []byte{'/'})
 	if !ok || !found {
-		return Key{}, fmt.Errorf("journal key %x names no dataset", b)
+		return Stream{}, fmt.Errorf("journal key %x names no dataset", b)
 	}
-	k.Dataset = schema.Dataset{Namespace: string(namespace), Name: string(short)}
-	k.Sequence = binary.BigEndian.Uint64(b[len(b)-sequenceSize:])
-	return k, nil
+	s.Dataset = schema.Dataset{Namespace: string(namespace), Name: string(short)}
+	return s, nil
 }
 
 // upper returns the smallest key that is above all keys with the given prefix.
