@@ -38,6 +38,11 @@ type Config struct {
 	// Redriver tries batches again that wait in quarantine for a manifest. It
 	// belongs to this loader alone. Defaults to leaving them there.
 	Redriver sink.Redriver
+	// Books are what the warehouse knows of streams: the loader keeps them in order
+	// and tells how complete the dataset is. Defaults to neither.
+	Books sink.Books
+	// MissingGrace is how long after its announcement a batch counts as missing. Defaults to 1 min.
+	MissingGrace time.Duration
 	// Committers is the number of connections that commit at the same time. Defaults to 2.
 	Committers int
 	// ReadAhead bounds bytes that are read and not yet committed. Defaults to 32 MiB.
@@ -67,6 +72,7 @@ type Loader struct {
 	handler  *commit.Handler
 	consumer *consume.Consumer
 	upkeep   *upkeep
+	books    *books
 	window   prometheus.Gauge
 	answers  atomic.Bool // the warehouse, when it was last asked
 }
@@ -81,6 +87,9 @@ func New(c Config) (*Loader, error) {
 	}
 	if c.GroupBytes == 0 {
 		c.GroupBytes = 4 << 20
+	}
+	if c.MissingGrace == 0 {
+		c.MissingGrace = time.Minute
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -118,6 +127,9 @@ func New(c Config) (*Loader, error) {
 		return nil, err
 	}
 	if l.upkeep, err = l.newUpkeep(); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	if l.books, err = l.newBooks(); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	for _, collector := range []prometheus.Collector{l.window, l.up()} {
@@ -177,6 +189,7 @@ func (l *Loader) Run(ctx context.Context) error {
 	group.Go(func() { failed = l.handler.Run(working) })
 	group.Go(func() { l.watch(working) })
 	group.Go(func() { l.keepUp(ctx, l.upkeep) })
+	group.Go(func() { l.keepBooks(ctx, l.books) })
 	err := l.consumer.Run(ctx)
 	stop()
 	ended := make(chan struct{})

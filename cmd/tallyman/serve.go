@@ -151,7 +151,7 @@ func (s *serving) run(ctx context.Context, manifests []schema.Manifest) (err err
 		group.Go(func() (err error) {
 			sources[i], err = source.Open(ctx, source.Config{
 				Manifest: m, Kafka: kafkaConfig(s.cfg), Dir: filepath.Join(s.dir, m.Dataset.Namespace, m.Dataset.Name), Name: s.name,
-				CloseTimeout: publishLimit, Logger: s.log,
+				CloseTimeout: publishLimit, AnnounceEvery: s.cfg.ServeAnnounceInterval, Logger: s.log,
 				Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dataset": m.Dataset.String()}, s.registry),
 			})
 			return err

@@ -44,6 +44,9 @@ func serveTable() []Setting {
 		{Key: "serve.read_timeout", Default: "30s", Unit: "duration",
 			Doc:  "How long a request may take to come in.",
 			bind: func(c *Config) any { return &c.ServeReadTimeout }},
+		{Key: "serve.announce_interval", Default: "5s", Unit: "duration",
+			Doc:  "How often loaders are told how many batches there are, so that one that never comes is missed.",
+			bind: func(c *Config) any { return &c.ServeAnnounceInterval }},
 	}
 }
 

@@ -41,24 +41,26 @@ type Config struct {
 	LoaderClockSkew          time.Duration
 	LoaderBreakerWindow      int
 	LoaderForeignKeyGrace    time.Duration
+	LoaderMissingGrace       time.Duration
 	LoaderProbeInterval      time.Duration
 	LoaderQuarantineMaxBytes Bytes
 
 	SourceName string
 	SourceDir  string
 
-	ServeListen      string
-	ServeManifests   []string
-	ServeTokenFile   string
-	ServeTLSCert     string
-	ServeTLSKey      string
-	ServeClientCA    string
-	ServeMaxBody     Bytes
-	ServeMaxRows     int
-	ServeMaxRequests int
-	ServeMemory      Bytes
-	ServeRate        int
-	ServeReadTimeout time.Duration
+	ServeListen           string
+	ServeManifests        []string
+	ServeTokenFile        string
+	ServeTLSCert          string
+	ServeTLSKey           string
+	ServeClientCA         string
+	ServeMaxBody          Bytes
+	ServeMaxRows          int
+	ServeMaxRequests      int
+	ServeMemory           Bytes
+	ServeRate             int
+	ServeReadTimeout      time.Duration
+	ServeAnnounceInterval time.Duration
 
 	AdminListen string
 
