@@ -280,7 +280,7 @@ func TestStatusAndRewind(t *testing.T) {
 			contains(t, succeed(t, s.env, "status"), "DATASET", "ads/clicks 0 0 0 never 0 0")
 			contains(t, succeed(t, s.env, "rewind", "ads/clicks"), "nothing to rewind")
 			fill(t, s)
-			contains(t, succeed(t, s.env, "status"), "DATASET ROWS BATCHES BEHIND LAST LOAD QUARANTINE UNREAD", "ads/clicks 2 1 3 20", " 1 0")
+			contains(t, succeed(t, s.env, "status"), "DATASET ROWS BATCHES BEHIND LAST LOAD QUARANTINE UNREAD MISSING COMPLETE THROUGH", "ads/clicks 2 1 3 20", " 1 0 0 ?")
 			contains(t, succeed(t, s.env, "status", "ads/clicks"), "2 rows in 1 batches", "3 messages of topic ads.clicks",
 				"PARTITION POSITION LOG START LOG END BEHIND ERA", "default/1 3 1 5 2 1", "default/0 never read 1 2 1 0", "bad_digest 1 ")
 			checkStatus(t, s, 3, 1, 2)

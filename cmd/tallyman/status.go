@@ -28,7 +28,9 @@ func newStatus(p *program) *cobra.Command {
 Rows and batches are counted in the warehouse's ledger. BEHIND is how many messages of the
 topic are not committed yet; it needs Kafka, everything else is told without it. QUARANTINE is
 how many messages could not be loaded and are kept; UNREAD is how many were gone from Kafka
-before they were read. With a dataset's name: each partition and each reason.`,
+before they were read. MISSING is how many batches sources announced that are nowhere; COMPLETE
+THROUGH is the time, by their clocks, through which everything announced is loaded, or "all" if
+all of them are closed and loaded. With a dataset's name: each partition and each reason.`,
 		Example: `  tallyman status
   tallyman status ads/conversions
   tallyman status -o json | jq '.datasets[].behind'`,
@@ -81,16 +83,21 @@ type ledgerStatus struct {
 }
 
 type datasetStatus struct {
-	Dataset    string             `json:"dataset"`
-	Revision   int64              `json:"revision"`
-	Table      string             `json:"table"`
-	Topic      string             `json:"topic"`
-	Rows       int64              `json:"rows"`
-	Batches    int64              `json:"batches"`
-	Bytes      int64              `json:"bytes"`
-	LastLoad   *time.Time         `json:"last_load"` // null: never
-	Behind     *int64             `json:"behind"`
-	Unread     int64              `json:"unread"`
+	Dataset  string     `json:"dataset"`
+	Revision int64      `json:"revision"`
+	Table    string     `json:"table"`
+	Topic    string     `json:"topic"`
+	Rows     int64      `json:"rows"`
+	Batches  int64      `json:"batches"`
+	Bytes    int64      `json:"bytes"`
+	LastLoad *time.Time `json:"last_load"` // null: never
+	Behind   *int64     `json:"behind"`
+	Unread   int64      `json:"unread"`
+	Missing  int64      `json:"missing"`
+	// CompleteThrough is null where nothing is known of the sources, or Complete.
+	CompleteThrough *time.Time `json:"complete_through"`
+	// Complete says that every stream announced is closed and loaded.
+	Complete   bool               `json:"complete"`
 	Quarantine []quarantineStatus `json:"quarantine"`
 	Partitions []partitionStatus  `json:"partitions"`
 	// TopicError says why nothing is known of the topic.
@@ -150,6 +157,13 @@ func (p *program) status(ctx context.Context, cfg settings.Config, name string) 
 	}
 	for _, s := range all {
 		d := datasetReport(s)
+		c, err := w.Completeness(ctx, s.Revision, cfg.LoaderMissingGrace)
+		if err != nil {
+			return statusReport{}, err
+		}
+		if d.Missing, d.Complete = c.Missing, c.All; !c.Through.IsZero() {
+			d.CompleteThrough = &c.Through
+		}
 		if conn != nil {
 			if err := d.ask(ctx, conn); err != nil {
 				d.TopicError = err.Error()
@@ -260,6 +274,17 @@ func (d *datasetStatus) quarantined() (messages int64) {
 	return messages
 }
 
+// through says how far the dataset is complete.
+func (d *datasetStatus) through() string {
+	switch {
+	case d.Complete:
+		return "all"
+	case d.CompleteThrough == nil:
+		return unknown
+	}
+	return moment(d.CompleteThrough)
+}
+
 // unknown is what a table shows for what Kafka didn't tell.
 const unknown = "?"
 
@@ -283,7 +308,8 @@ func (r statusReport) print(p *program) error {
 	var problems error
 	for _, d := range r.Datasets {
 		quarantined := d.quarantined()
-		rows = append(rows, []string{d.Dataset, number(&d.Rows), number(&d.Batches), number(d.Behind), moment(d.LastLoad), number(&quarantined), number(&d.Unread)})
+		rows = append(rows, []string{d.Dataset, number(&d.Rows), number(&d.Batches), number(d.Behind), moment(d.LastLoad), number(&quarantined), number(&d.Unread),
+			number(&d.Missing), d.through()})
 		if d.TopicError != "" {
 			problems = errors.Join(problems, fmt.Errorf("%s: %s", d.Dataset, d.TopicError))
 		}
@@ -295,15 +321,15 @@ func (r statusReport) print(p *program) error {
 		_, err := fmt.Fprintln(p.stdout, "no datasets yet: make one with tallyman dataset apply MANIFEST")
 		return err
 	}
-	return printTable(p.stdout, []string{"DATASET", "ROWS", "BATCHES", "BEHIND", "LAST LOAD", "QUARANTINE", "UNREAD"}, rows)
+	return printTable(p.stdout, []string{"DATASET", "ROWS", "BATCHES", "BEHIND", "LAST LOAD", "QUARANTINE", "UNREAD", "MISSING", "COMPLETE THROUGH"}, rows)
 }
 
 func (d datasetStatus) print(p *program) error {
 	if d.TopicError != "" {
 		p.report(errors.New(d.TopicError))
 	}
-	fmt.Fprintf(p.stdout, "dataset     %s, revision %d\ntable       %s\nloaded      %d rows in %d batches of %d bytes, last %s\nbehind      %s messages of topic %s\nunread      %d\nquarantine  %d\n\n",
-		d.Dataset, d.Revision, printable(d.Table), d.Rows, d.Batches, d.Bytes, moment(d.LastLoad), number(d.Behind), d.Topic, d.Unread, d.quarantined())
+	fmt.Fprintf(p.stdout, "dataset     %s, revision %d\ntable       %s\nloaded      %d rows in %d batches of %d bytes, last %s\nbehind      %s messages of topic %s\nunread      %d\nquarantine  %d\nmissing     %d\ncomplete    through %s\n\n",
+		d.Dataset, d.Revision, printable(d.Table), d.Rows, d.Batches, d.Bytes, moment(d.LastLoad), number(d.Behind), d.Topic, d.Unread, d.quarantined(), d.Missing, d.through())
 	var rows [][]string
 	for _, x := range d.Partitions {
 		next := strconv.FormatInt(x.Next, 10)

@@ -62,6 +62,17 @@ func (w *Warehouse) AdvanceFloors(ctx context.Context, r sink.Revision) (moved i
 	return moved, w.class("advance the floors of streams", err)
 }
 
+// ReadPositions returns how far a revision has read, ordered by cluster, topic
+// and partition. Unlike Assign it makes nothing.
+func (w *Warehouse) ReadPositions(ctx context.Context, r sink.Revision) ([]sink.Position, error) {
+	rows, err := w.pool.Query(ctx, listPositions, r.ID)
+	if err != nil {
+		return nil, w.class("read positions", err)
+	}
+	all, err := pgx.CollectRows(rows, scanPosition)
+	return all, w.class("read positions", err)
+}
+
 // Completeness implements sink.Books.
 func (w *Warehouse) Completeness(ctx context.Context, r sink.Revision, grace time.Duration) (c sink.Completeness, err error) {
 	moment := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
