@@ -86,6 +86,31 @@ $$;
 COMMENT ON FUNCTION tallyman.holes IS
     'The ranges of a stream''s numbers above one and up to another that are neither loaded nor discarded nor satisfied nor quarantined.';
 
+-- It looks a little ahead at first, and further as long as nothing is missing:
+-- where upkeep was, the hole is right above the floor.
+-- +goose StatementBegin
+CREATE FUNCTION tallyman.reached(revision bigint, stream uuid, above bigint, upto bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    low bigint := above;
+    high bigint;
+    step bigint := 1;
+    hole bigint;
+BEGIN
+    WHILE low < upto LOOP
+        high := low + LEAST(upto - low, step);
+        SELECT min(h.first) INTO hole FROM tallyman.holes(revision, stream, low, high) h;
+        IF hole IS NOT NULL THEN
+            RETURN hole - 1;
+        END IF;
+        low := high;
+        step := LEAST(step * 16, 1000000);
+    END LOOP;
+    RETURN upto;
+END
+$$;
+-- +goose StatementEnd
+COMMENT ON FUNCTION tallyman.reached IS 'The last number of a stream, above one and up to another, below which there is no hole.';
+
 CREATE FUNCTION tallyman.held(revision bigint, stream uuid) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT min(q.sequence)
     FROM tallyman.quarantine q
@@ -97,8 +122,9 @@ COMMENT ON FUNCTION tallyman.held IS 'The least number of a stream that is in op
 CREATE FUNCTION tallyman.missing(grace interval)
 RETURNS TABLE (revision_id bigint, incarnation uuid, source text, first bigint, last bigint, since timestamptz) LANGUAGE sql STABLE AS $$
     SELECT s.revision_id, s.incarnation, s.source, h.first, h.last,
-           (SELECT min(a.since) FROM tallyman.announcements a
-            WHERE (a.revision_id, a.incarnation) = (s.revision_id, s.incarnation) AND a.sequence >= h.first)
+           (SELECT a.since FROM tallyman.announcements a
+            WHERE (a.revision_id, a.incarnation) = (s.revision_id, s.incarnation) AND a.sequence >= h.first
+            ORDER BY a.sequence LIMIT 1)
     FROM tallyman.streams s
     CROSS JOIN LATERAL (SELECT max(a.sequence) AS upto FROM tallyman.announcements a
                         WHERE (a.revision_id, a.incarnation) = (s.revision_id, s.incarnation)
@@ -119,9 +145,7 @@ SELECT s.revision_id, s.incarnation, s.source, s.state, s.announced, s.announced
 FROM tallyman.streams s
 CROSS JOIN LATERAL (
     SELECT LEAST(tallyman.held(s.revision_id, s.incarnation) - 1,
-                 CASE WHEN s.floor >= s.announced THEN s.announced
-                      ELSE coalesce((SELECT min(h.first) - 1 FROM tallyman.holes(s.revision_id, s.incarnation, s.floor, s.announced) h), s.announced)
-                 END) AS covered
+                 tallyman.reached(s.revision_id, s.incarnation, s.floor, s.announced)) AS covered
 ) c;
 COMMENT ON VIEW tallyman.completeness IS
     'Each stream with the last number below which nothing is missing or in open quarantine (covered), and the time by its source''s clock through which all that was announced is loaded; infinity: it is closed and all is. The least of a dataset''s is complete through for the dataset.';
@@ -197,7 +221,7 @@ BEGIN
         ORDER BY s.incarnation
         FOR NO KEY UPDATE SKIP LOCKED
     ), reached AS (
-        SELECT b.incarnation, coalesce((SELECT min(h.first) - 1 FROM tallyman.holes(revision, b.incarnation, b.floor, b.upto) h), b.upto) AS floor
+        SELECT b.incarnation, tallyman.reached(revision, b.incarnation, b.floor, b.upto) AS floor
         FROM behind b
     )
     UPDATE tallyman.streams s SET floor = r.floor
