@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -117,7 +118,7 @@ func TestMissing(t *testing.T) {
 	}
 	s.load()
 	out, err := s.process("wait", "web/visits", "--complete-through", "now", "--timeout", "10s")
-	if failed, ok := err.(*exec.ExitError); !ok || failed.ExitCode() != exitFound {
+	if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) || failed.ExitCode() != exitFound {
 		t.Fatalf("wait: %v\n%s", err, out)
 	}
 	contains(t, out, "web/visits is not complete through", "after 10s", "batch 1 of 1 is not loaded")
