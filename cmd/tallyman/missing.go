@@ -27,6 +27,8 @@ longer ago than loader.missing_grace, and is neither loaded nor in quarantine no
 missing. It is no longer so as soon as it is published again and loaded.`,
 		Example: `  tallyman missing list
   tallyman missing accept ads/conversions 5d0a1c52-7e0b-4c35-9a43-3f4c1b1f6b0e 17-19 --reason disk-lost`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newMissingList(p), newMissingAccept(p))
 	return cmd
