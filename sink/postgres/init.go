@@ -138,9 +138,10 @@ func createSchema(ctx context.Context, q queryer, name string) error {
 // step gives an error of set-up its class and names the step.
 func step(name string, err error) error { return classify(name, inCatalog, target{}, err) }
 
-// queryer is what both a connection and a transaction can do.
+// queryer is what connections, transactions and the pool can do.
 type queryer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 

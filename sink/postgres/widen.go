@@ -59,9 +59,7 @@ func (w *Warehouse) Manifest(ctx context.Context, r sink.Revision, hash string) 
 }
 
 // readManifests returns the manifests of a dataset, or of all if none is named, by dataset.
-func readManifests(ctx context.Context, q interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}, dataset string) (map[string][]AppliedManifest, error) {
+func readManifests(ctx context.Context, q queryer, dataset string) (map[string][]AppliedManifest, error) {
 	rows, err := q.Query(ctx, selectManifests, dataset)
 	if err != nil {
 		return nil, err
