@@ -115,7 +115,7 @@ func (s *Source) messageLimit(ctx context.Context) (int, error) {
 func (s *Source) publish(limit int) error {
 	publisher, err := publish.New(publish.Config{
 		Journal: s.journal, Brokers: s.conn.Brokers(), Transport: s.conn.Transport(),
-		MaxMessageBytes: limit, Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
+		MaxMessageBytes: limit, Compression: s.conn.Compression(), Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
 	})
 	if err != nil {
 		return err

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go/compress"
 	"golang.org/x/sync/errgroup"
 
+	"tallyman/internal/kafkaconn"
 	"tallyman/internal/sandbox"
 	"tallyman/internal/sandbox/sandboxtest"
 	"tallyman/schema"
@@ -17,28 +17,32 @@ import (
 )
 
 const (
-	benchCallers   = 32
+	benchCallers   = 128
 	benchBatchRows = 500
 	benchBatches   = benchRows / benchBatchRows
 )
 
-// BenchmarkAppend appends the rows that BenchmarkLoad loads, 500 a call, from 32
+// BenchmarkAppend appends the rows that BenchmarkLoad loads, 500 a call, from 128
 // callers, until everything is fsynced and acknowledged by a broker in the same
 // process. rows/s counts to the last acknowledgement, accepted/s to the last
 // answer of the journal; cpu-s/Mrow is as in BenchmarkPush.
 func BenchmarkAppend(b *testing.B) {
-	defer func(level int) { compress.ZstdCodec.Level = level }(compress.ZstdCodec.Level)
-	compress.ZstdCodec.Level = 1 // as in the tallyman command
+	fastCompression()
 	appends := map[string]func(*source.Source, [][]any) error{
 		"rows":  func(s *source.Source, r [][]any) error { return s.Append(b.Context(), r) },
 		"batch": func(s *source.Source, r [][]any) error { return s.AppendBatch(b.Context(), batch.NewID(), r) },
 	}
 	for _, name := range []string{"batch", "rows"} {
-		b.Run(name, func(b *testing.B) { benchAppend(b, appends[name]) })
+		for _, compression := range benchCompressions() {
+			b.Run(name+"/"+compression, func(b *testing.B) { benchAppend(b, compression, appends[name]) })
+		}
 	}
 }
 
-func benchAppend(b *testing.B, add func(*source.Source, [][]any) error) {
+// benchCompressions are the default and the one that costs least.
+func benchCompressions() []string { return []string{kafkaconn.Zstd, kafkaconn.Snappy} }
+
+func benchAppend(b *testing.B, compression string, add func(*source.Source, [][]any) error) {
 	m, err := schema.ParseManifest([]byte(benchManifest))
 	if err != nil {
 		b.Fatal(err)
@@ -58,7 +62,7 @@ func benchAppend(b *testing.B, add func(*source.Source, [][]any) error) {
 		if err := broker.CreateTopic(m.Topic, 4, nil); err != nil {
 			b.Fatal(err)
 		}
-		s, err := source.Open(b.Context(), source.Config{Manifest: m, Kafka: source.Kafka{Brokers: broker.Addrs()}, Dir: b.TempDir(), Name: "bench", Logger: slog.New(slog.DiscardHandler)})
+		s, err := source.Open(b.Context(), source.Config{Manifest: m, Kafka: source.Kafka{Brokers: broker.Addrs(), Compression: compression}, Dir: b.TempDir(), Name: "bench", Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			b.Fatal(err)
 		}

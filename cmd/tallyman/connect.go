@@ -21,7 +21,7 @@ func (p *program) kafka(cfg settings.Config) (*kafkaconn.Conn, error) {
 
 // kafkaConfig says which cluster it is, and how to connect to it.
 func kafkaConfig(cfg settings.Config) kafkaconn.Config {
-	c := kafkaconn.Config{Brokers: cfg.KafkaBrokers, Cluster: cfg.KafkaCluster, ClientID: cfg.KafkaClientID}
+	c := kafkaconn.Config{Brokers: cfg.KafkaBrokers, Cluster: cfg.KafkaCluster, ClientID: cfg.KafkaClientID, Compression: cfg.KafkaCompression}
 	if cfg.KafkaTLSEnabled {
 		c.TLS = &kafkaconn.TLS{CAFile: cfg.KafkaTLSCAFile, CertFile: cfg.KafkaTLSCertFile, KeyFile: cfg.KafkaTLSKeyFile, ServerName: cfg.KafkaTLSServerName}
 	}

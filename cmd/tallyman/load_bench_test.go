@@ -104,6 +104,9 @@ func (x *bench) fill(c loadCase) {
 	w := &kafka.Writer{Addr: kafka.TCP(x.broker.Addr()), Topic: m.Topic, RequiredAcks: kafka.RequireAll, Compression: kafka.Zstd,
 		BatchBytes: 8 << 20, BatchTimeout: time.Millisecond, Balancer: &kafka.RoundRobin{}}
 	defer func() { _ = w.Close() }()
+	if c.snappy {
+		w.Compression = kafka.Snappy
+	}
 	random := rand.New(rand.NewPCG(1, 2))
 	var messages []kafka.Message
 	for n := 0; n < benchRows; n += c.batchRows {
@@ -229,6 +232,7 @@ type loadCase struct {
 	name        string
 	contentType string
 	batchRows   int
+	snappy      bool // how batches are compressed; else zstd
 	alone       bool // measure also with a transaction for each batch
 }
 
@@ -240,6 +244,7 @@ type loadCase struct {
 func BenchmarkLoad(b *testing.B) {
 	for _, c := range []loadCase{
 		{name: "native", contentType: batch.Native, batchRows: 1_000},
+		{name: "native-snappy", contentType: batch.Native, batchRows: 1_000, snappy: true},
 		{name: "ndjson", contentType: batch.NDJSON, batchRows: 1_000},
 		{name: "native-of-100-rows", contentType: batch.Native, batchRows: 100, alone: true},
 	} {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/segmentio/kafka-go/compress"
+	"github.com/segmentio/kafka-go/compress/snappy"
 )
 
 // program is one invocation's surroundings, so that tests can call it as a value.
@@ -26,15 +27,21 @@ type program struct {
 }
 
 func main() {
-	// The level of what this process publishes; the client knows no other place
-	// to say it. On tuples the lowest is 1.6 times as fast as the default and
-	// makes no larger messages.
-	compress.ZstdCodec.Level = 1
+	fastCompression()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	p := program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Environ()}
 	status := p.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(status)
+}
+
+// fastCompression sets the levels of what this process publishes; the client
+// knows no other place to say it. On tuples zstd's lowest is 1.6 times as fast as
+// its default and makes no larger messages; snappy's is 1.7 times as fast, and
+// makes them 3 % larger.
+func fastCompression() {
+	compress.ZstdCodec.Level = 1
+	compress.SnappyCodec.Compression = snappy.FasterCompression
 }
 
 // run executes one command line and returns the exit status.

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/segmentio/kafka-go/compress"
 
 	"tallyman/internal/kafkaconn"
 	"tallyman/internal/sandbox"
@@ -28,14 +27,15 @@ import (
 // processor time, broker included, of a million rows; it says more than rows/s
 // where others use the machine, too.
 func BenchmarkPush(b *testing.B) {
-	defer func(level int) { compress.ZstdCodec.Level = level }(compress.ZstdCodec.Level)
-	compress.ZstdCodec.Level = 1 // as in the tallyman command
+	fastCompression()
 	for _, format := range []intake.Format{intake.CSV, intake.NDJSON} {
-		b.Run(string(format), func(b *testing.B) { benchPush(b, format) })
+		for _, compression := range benchCompressions() {
+			b.Run(string(format)+"/"+compression, func(b *testing.B) { benchPush(b, format, compression) })
+		}
 	}
 }
 
-func benchPush(b *testing.B, format intake.Format) {
+func benchPush(b *testing.B, format intake.Format, compression string) {
 	m, err := schema.ParseManifest([]byte(benchManifest))
 	if err != nil {
 		b.Fatal(err)
@@ -52,7 +52,7 @@ func benchPush(b *testing.B, format intake.Format) {
 		if err := broker.CreateTopic(m.Topic, 4, nil); err != nil {
 			b.Fatal(err)
 		}
-		conn, err := kafkaconn.New(kafkaconn.Config{Brokers: broker.Addrs()})
+		conn, err := kafkaconn.New(kafkaconn.Config{Brokers: broker.Addrs(), Compression: compression})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -33,6 +33,9 @@ type Config struct {
 	TLS *TLS
 	// SASL authenticates connections. Defaults to none.
 	SASL *SASL
+	// Compression is how what is published is compressed: one of Compressions.
+	// Defaults to zstd.
+	Compression string
 	// DialTimeout bounds the making of a connection. Defaults to 5 s.
 	DialTimeout time.Duration
 	// RequestTimeout bounds each request of Client and of this package's
@@ -45,17 +48,47 @@ type Config struct {
 	MetadataTTL time.Duration
 }
 
+// The compressions, by the names that Kafka gives them.
+const (
+	Zstd   = "zstd"
+	LZ4    = "lz4"
+	Snappy = "snappy"
+	Gzip   = "gzip"
+	None   = "none"
+)
+
+// Compressions returns the compressions that there are, the smallest messages first.
+func Compressions() []string { return []string{Zstd, Gzip, LZ4, Snappy, None} }
+
+// compression returns what kafka-go calls a compression.
+func compression(name string) (kafka.Compression, error) {
+	switch name {
+	case Zstd, "":
+		return kafka.Zstd, nil
+	case LZ4:
+		return kafka.Lz4, nil
+	case Snappy:
+		return kafka.Snappy, nil
+	case Gzip:
+		return kafka.Gzip, nil
+	case None:
+		return 0, nil
+	}
+	return 0, fmt.Errorf("kafka.compression: %q is none of %s", name, strings.Join(Compressions(), ", "))
+}
+
 // Conn is the way to one cluster. It is safe for concurrent use. Nothing is
 // dialled before the first request.
 type Conn struct {
 	config    Config
+	pack      kafka.Compression
 	addr      net.Addr
 	transport *kafka.Transport
 	dialer    *kafka.Dialer
 }
 
 // New checks the configuration and reads the files that it names. It does not
-// connect. The error has a line for each fault of TLS and SASL.
+// connect. The error has a line for each fault of compression, TLS and SASL.
 func New(c Config) (*Conn, error) {
 	if len(c.Brokers) == 0 {
 		return nil, errors.New("no Kafka brokers are configured")
@@ -68,7 +101,8 @@ func New(c Config) (*Conn, error) {
 	if strings.ContainsAny(c.Cluster, "/ \t\n") {
 		return nil, fmt.Errorf("Kafka cluster name %q: must not contain a slash or white space", c.Cluster)
 	}
-	if err := errors.Join(c.TLS.check(), c.SASL.check()); err != nil {
+	pack, fault := compression(c.Compression)
+	if err := errors.Join(fault, c.TLS.check(), c.SASL.check()); err != nil {
 		return nil, err
 	}
 	setDefault(&c.Cluster, "default")
@@ -80,6 +114,7 @@ func New(c Config) (*Conn, error) {
 	dial := (&dialer{net: net.Dialer{Timeout: c.DialTimeout}, tls: c.TLS, sasl: c.SASL}).dial
 	conn := &Conn{
 		config: c,
+		pack:   pack,
 		addr:   kafka.TCP(c.Brokers...),
 		transport: &kafka.Transport{
 			Dial:        dial,
@@ -119,6 +154,9 @@ func (c *Conn) Addr() net.Addr { return c.addr }
 
 // Transport returns the one transport, for kafka.Writer and for RoundTrip.
 func (c *Conn) Transport() *kafka.Transport { return c.transport }
+
+// Compression returns how what is published is compressed.
+func (c *Conn) Compression() kafka.Compression { return c.pack }
 
 // Client returns a client on the one transport.
 func (c *Conn) Client() *kafka.Client {

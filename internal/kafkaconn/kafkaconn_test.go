@@ -45,6 +45,8 @@ func TestNewRefuses(t *testing.T) {
 			"kafka.sasl.user or kafka.sasl.user_file is needed with kafka.sasl.mechanism\nkafka.sasl.password_file: /dev/null is empty"},
 		"mechanism": {kafkaconn.Config{Brokers: []string{"a:1"}, SASL: &kafkaconn.SASL{Mechanism: "GSSAPI", User: "u", Password: "p"}},
 			`kafka.sasl.mechanism: "GSSAPI" is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512`},
+		"compression": {kafkaconn.Config{Brokers: []string{"a:1"}, Compression: "lzo"},
+			`kafka.compression: "lzo" is none of zstd, gzip, lz4, snappy, none`},
 		"cluster": {kafkaconn.Config{Brokers: []string{"a:1"}, Cluster: "a b"}, `Kafka cluster name "a b": must not contain a slash or white space`},
 	} {
 		if _, err := kafkaconn.New(tc.config); err == nil || err.Error() != tc.want {

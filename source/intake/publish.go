@@ -95,7 +95,8 @@ func (p *push) publish(ctx context.Context, done *state, report *Report) (err er
 	}
 	conn := p.cfg.Conn
 	pub, err := publish.New(publish.Config{
-		Journal: j, Brokers: conn.Brokers(), Transport: conn.Transport(), MaxMessageBytes: p.topic.limit, Logger: p.cfg.Logger,
+		Journal: j, Brokers: conn.Brokers(), Transport: conn.Transport(), MaxMessageBytes: p.topic.limit,
+		Compression: conn.Compression(), Logger: p.cfg.Logger,
 	})
 	if err != nil {
 		return err

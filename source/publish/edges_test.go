@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
+
 	"tallyman/source/journal"
 	"tallyman/source/publish"
 )
@@ -18,7 +20,7 @@ import (
 // and what change makes of them.
 func (r *rig) configured(change func(*publish.Config)) *publish.Publisher {
 	r.t.Helper()
-	c := publish.Config{Journal: r.journal, Brokers: r.broker.Addrs(), Logger: slog.New(r.log)}
+	c := publish.Config{Journal: r.journal, Brokers: r.broker.Addrs(), Compression: kafka.Zstd, Logger: slog.New(r.log)}
 	change(&c)
 	p, err := publish.New(c)
 	if err != nil {

@@ -24,6 +24,8 @@ type Config struct {
 	// MaxMessageBytes is the topic's message limit: messages share a request up
 	// to it. What exceeds it is sent alone, for the broker to judge. Defaults to 1 MiB.
 	MaxMessageBytes int
+	// Compression is of the requests. Defaults to none.
+	Compression kafka.Compression
 	// InFlightBytes bounds the bytes of one stream that wait for the broker. Defaults to 8 MiB.
 	InFlightBytes int64
 	// Logger gets alarms. Defaults to slog.Default().

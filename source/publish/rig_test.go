@@ -86,7 +86,7 @@ func (r *rig) publisher() *publish.Publisher {
 	// happened to the broker is seen.
 	transport := &kafka.Transport{MetadataTTL: 50 * time.Millisecond}
 	p, err := publish.New(publish.Config{
-		Journal: r.journal, Brokers: r.broker.Addrs(), Transport: transport,
+		Journal: r.journal, Brokers: r.broker.Addrs(), Transport: transport, Compression: kafka.Zstd,
 		Logger: slog.New(r.log), Registerer: r.metrics,
 	})
 	if err != nil {

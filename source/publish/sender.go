@@ -53,7 +53,7 @@ func newSender(cfg Config, failed func(topic string)) *sender {
 			ReadTimeout:  requestTimeout,
 			WriteTimeout: requestTimeout,
 			RequiredAcks: kafka.RequireAll,
-			Compression:  kafka.Zstd,
+			Compression:  cfg.Compression,
 			Transport:    s.transport,
 		}
 	}

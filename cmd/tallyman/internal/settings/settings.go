@@ -14,9 +14,10 @@ import (
 
 // Config holds the values of all settings. Table says what each means.
 type Config struct {
-	KafkaBrokers  []string
-	KafkaCluster  string
-	KafkaClientID string
+	KafkaBrokers     []string
+	KafkaCluster     string
+	KafkaClientID    string
+	KafkaCompression string
 
 	KafkaTLSEnabled    bool
 	KafkaTLSCAFile     string

@@ -20,6 +20,9 @@ func kafkaTable() []Setting {
 		{Key: "kafka.client_id", Default: "tallyman", Unit: "name",
 			Doc:  "How the brokers' logs and quotas know this program.",
 			bind: func(c *Config) any { return &c.KafkaClientID }},
+		{Key: "kafka.compression", Default: "zstd", Unit: "zstd, gzip, lz4, snappy or none",
+			Doc:  "How batches are compressed on their way through Kafka. zstd makes the smallest messages; snappy costs sources the least.",
+			bind: func(c *Config) any { return &c.KafkaCompression }},
 	}
 }
 
