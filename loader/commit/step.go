@@ -143,7 +143,7 @@ func (d *decoder) judge(r *consume.Record) (*sink.Element, *sink.Dead) {
 	if r.Refused != nil {
 		return nil, &sink.Dead{Message: r.Message, Reason: r.Refused.Reason, Detail: r.Refused.Detail}
 	}
-	if kind := batch.KindOf(r.Headers); kind == batch.Other || kind == batch.IsAnnouncement {
+	if kind := batch.KindOf(r.Headers); kind != batch.IsBatch && kind != batch.Foreign {
 		return nil, nil // another message of ours, perhaps of a type that this version doesn't know
 	}
 	element, err := d.element(r.Message)

@@ -60,6 +60,8 @@ const (
 	typePrefix         = "tallyman."
 	typeOfBatch        = "tallyman.batch.v1"
 	typeOfAnnouncement = "tallyman.announcement.v1"
+	typeOfReceipt      = "tallyman.receipt.v1"
+	typeOfReplay       = "tallyman.replay.v1"
 	specVersion        = "1.0"
 	digestPrefix       = "sha-256="
 )

@@ -18,11 +18,13 @@ import (
 // Kind tells what a message is by its headers.
 type Kind uint8
 
-// The kinds of message on a dataset's topic.
+// The kinds of message, on the topics of datasets and on [ReceiptsTopic].
 const (
 	Foreign        Kind = iota // ce_type is absent or not one of ours
 	IsBatch                    // tallyman.batch.v1
 	IsAnnouncement             // tallyman.announcement.v1
+	IsReceipt                  // tallyman.receipt.v1
+	IsReplay                   // tallyman.replay.v1
 	Other                      // another tallyman.* type: skipped, not quarantined
 )
 
@@ -37,6 +39,10 @@ func KindOf(headers []Header) Kind {
 			return IsBatch
 		case t == typeOfAnnouncement:
 			return IsAnnouncement
+		case t == typeOfReceipt:
+			return IsReceipt
+		case t == typeOfReplay:
+			return IsReplay
 		case strings.HasPrefix(t, typePrefix):
 			return Other
 		}
