@@ -31,6 +31,8 @@ var (
 	ErrTooLarge = errors.New("batch is too large")
 	// ErrNoJournal: the directory holds no journal.
 	ErrNoJournal = errors.New("there is no journal")
+	// ErrNoBatch: the journal does not hold the batch.
+	ErrNoBatch = errors.New("not in the journal")
 	// ErrClosed: the journal was closed.
 	ErrClosed = errors.New("journal is closed")
 )

@@ -27,6 +27,9 @@ func (k Key) String() string {
 	return fmt.Sprintf("%s %s %d", k.Dataset, k.Incarnation, k.Sequence)
 }
 
+// Range is a run of numbers of a stream, both ends included.
+type Range struct{ First, Last uint64 }
+
 // The first byte of a store key says what it holds. Keys of batches are
 //
 //	kind · incarnation (16 bytes) · "namespace/name" · 0x00 · sequence (8 bytes, big-endian)

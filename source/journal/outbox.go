@@ -34,7 +34,39 @@ func (j *Journal) Unpublished() iter.Seq2[Key, error] {
 // errStop ends a scan early.
 var errStop = errors.New("stop")
 
-// Get reads one batch and checks its checksum.
+// Held returns the numbers from first to last of which the journal holds
+// batches, in order, at most limit of them.
+func (j *Journal) Held(s Stream, first, last uint64, limit int) ([]uint64, error) {
+	if err := j.enter(); err != nil {
+		return nil, err
+	}
+	defer j.using.Done()
+	return j.held(s, first, last, limit)
+}
+
+func (j *Journal) held(s Stream, first, last uint64, limit int) ([]uint64, error) {
+	o := bounds(appendStream(nil, kindBatch, s))
+	o.LowerBound = storeKey(kindBatch, Key{Stream: s, Sequence: first})
+	it, err := j.db.NewIter(o)
+	if err != nil {
+		return nil, fmt.Errorf("list batches: %w", err)
+	}
+	var found []uint64
+	for ok := it.First(); ok && len(found) < limit; ok = it.Next() {
+		var k Key
+		if k, err = parseKey(it.Key()[1:]); err != nil || k.Sequence > last {
+			break
+		}
+		found = append(found, k.Sequence)
+	}
+	if err = errors.Join(err, it.Close()); err != nil {
+		return nil, fmt.Errorf("list batches: %w", err)
+	}
+	return found, nil
+}
+
+// Get reads one batch and checks its checksum. The error for one that is not
+// there wraps [ErrNoBatch].
 func (j *Journal) Get(k Key) (*Record, error) {
 	if err := j.enter(); err != nil {
 		return nil, err
@@ -45,6 +77,9 @@ func (j *Journal) Get(k Key) (*Record, error) {
 
 func (j *Journal) get(k Key) (*Record, error) {
 	value, closer, err := j.db.Get(storeKey(kindBatch, k))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, fmt.Errorf("batch %s: %w", k, ErrNoBatch)
+	}
 	if err != nil {
 		return nil, damage(k, err)
 	}

@@ -79,7 +79,8 @@ func (r *Reader) begin() error {
 func (r *Reader) Source() string { return r.source }
 
 // Get reads one batch and checks its checksum and digest. The error for one
-// whose bytes changed on the disk wraps [ErrCorrupt].
+// whose bytes changed on the disk wraps [ErrCorrupt], that for one that is not
+// there [ErrNoBatch].
 func (r *Reader) Get(k Key) (record *Record, err error) {
 	err = guarded(func() (err error) {
 		record, err = r.journal.get(k)
@@ -89,6 +90,16 @@ func (r *Reader) Get(k Key) (record *Record, err error) {
 		return nil, fmt.Errorf("batch %s: %w: its digest does not match", k, ErrCorrupt)
 	}
 	return record, err
+}
+
+// Held returns the numbers from first to last of which the journal holds
+// batches, in order, at most limit of them.
+func (r *Reader) Held(s Stream, first, last uint64, limit int) (found []uint64, err error) {
+	err = guarded(func() (err error) {
+		found, err = r.journal.held(s, first, last, limit)
+		return err
+	})
+	return found, err
 }
 
 // Close gives up the directory.

@@ -34,7 +34,7 @@ func (p *Publisher) Announce(ctx context.Context, all ...journal.Announced) erro
 
 // announce sends one announcement. Failures are counted and not logged: batches
 // fail for the same reasons, and say so.
-func (s *sender) announce(ctx context.Context, a journal.Announced) error {
+func (s *Sender) announce(ctx context.Context, a journal.Announced) error {
 	m := kafka.Message{Topic: a.Topic, Key: a.Announcement.Key(), Value: []byte{}}
 	for _, h := range a.Announcement.Headers() {
 		m.Headers = append(m.Headers, kafka.Header{Key: h.Key, Value: h.Value})

@@ -122,7 +122,7 @@ func (p *Publisher) weight(r *journal.Record) int64 {
 
 // publish sends one batch and notes what became of it.
 func (l *lane) publish(ctx context.Context, r *journal.Record) {
-	err := l.p.sender.send(ctx, r)
+	err := l.p.sender.Send(ctx, r)
 	var no *refused
 	switch {
 	case err == nil:
@@ -196,7 +196,7 @@ func (p *Publisher) Republish(ctx context.Context) (int, error) {
 		}
 		sending.Go(func() {
 			defer budget.Release(size)
-			note(p.sender.send(ctx, r))
+			note(p.sender.Send(ctx, r))
 		})
 	}
 	sending.Wait()

@@ -39,10 +39,23 @@ const (
 	defaultInFlightBytes   = 8 << 20
 )
 
+func (c Config) withDefaults() Config {
+	if c.MaxMessageBytes == 0 {
+		c.MaxMessageBytes = defaultMaxMessageBytes
+	}
+	if c.InFlightBytes == 0 {
+		c.InFlightBytes = defaultInFlightBytes
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
 // Publisher sends a journal's batches to Kafka. It is safe for concurrent use.
 type Publisher struct {
 	cfg     Config
-	sender  *sender
+	sender  *Sender
 	metrics *metrics
 	ctx     context.Context // ends with Close: the lifetime of the goroutines below
 	cancel  context.CancelFunc
@@ -59,15 +72,7 @@ func New(cfg Config) (*Publisher, error) {
 	if cfg.Journal == nil || len(cfg.Brokers) == 0 {
 		return nil, errors.New("publisher: Journal and Brokers are required")
 	}
-	if cfg.MaxMessageBytes == 0 {
-		cfg.MaxMessageBytes = defaultMaxMessageBytes
-	}
-	if cfg.InFlightBytes == 0 {
-		cfg.InFlightBytes = defaultInFlightBytes
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg = cfg.withDefaults()
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("publisher: %w", err)
@@ -77,6 +82,9 @@ func New(cfg Config) (*Publisher, error) {
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
 }
+
+// Sender returns what the publisher sends with, until it closes.
+func (p *Publisher) Sender() *Sender { return p.sender }
 
 // Start begins to publish: what earlier openings of the journal left, and what
 // [Publisher.Appended] announced and will announce.
@@ -186,7 +194,7 @@ func (p *Publisher) Close() error {
 	p.mu.Unlock()
 	p.running.Wait()
 	p.metrics.unregister()
-	if err := p.sender.close(); err != nil {
+	if err := p.sender.Close(); err != nil {
 		return fmt.Errorf("close publisher: %w", err)
 	}
 	return nil

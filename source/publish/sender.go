@@ -25,8 +25,12 @@ const (
 	closeTimeout   = 2 * time.Second // for the requests under way at Close
 )
 
-// sender puts records into Kafka, one message each.
-type sender struct {
+// ErrRefused: the broker will never take the batch, because of what it is.
+var ErrRefused = errors.New("the broker refuses the batch")
+
+// Sender puts batches into Kafka, one message each. It keeps no account of
+// them; a [Publisher] does. It is safe for concurrent use.
+type Sender struct {
 	shared    *kafka.Writer // gathers small messages into one request
 	alone     *kafka.Writer // one message a request, to find the one that is refused
 	transport *transport
@@ -35,8 +39,17 @@ type sender struct {
 	failed    func(topic string) // counts attempts that failed
 }
 
-func newSender(cfg Config, failed func(topic string)) *sender {
-	s := &sender{log: cfg.Logger, failed: failed}
+// NewSender returns a sender without a publisher, for who sends batches of a
+// journal that nobody publishes. It needs neither Config.Journal nor Registerer.
+func NewSender(cfg Config) (*Sender, error) {
+	if len(cfg.Brokers) == 0 {
+		return nil, errors.New("sender: Brokers are required")
+	}
+	return newSender(cfg.withDefaults(), func(string) {}), nil
+}
+
+func newSender(cfg Config, failed func(topic string)) *Sender {
+	s := &Sender{log: cfg.Logger, failed: failed}
 	if cfg.Transport == nil {
 		s.own = &kafka.Transport{}
 		cfg.Transport = s.own
@@ -89,11 +102,12 @@ func (t *transport) RoundTrip(ctx context.Context, addr net.Addr, request kafka.
 // refused is the error for a message that the broker will never take.
 type refused struct{ err error }
 
-func (r *refused) Error() string { return "the broker refuses the batch: " + r.err.Error() }
-func (r *refused) Unwrap() error { return r.err }
+func (r *refused) Error() string   { return ErrRefused.Error() + ": " + r.err.Error() }
+func (r *refused) Unwrap() []error { return []error{ErrRefused, r.err} }
 
-// send returns nil once all in-sync replicas have the batch, a *refused, or ctx's error.
-func (s *sender) send(ctx context.Context, r *journal.Record) error {
+// Send returns nil once all in-sync replicas have the batch. It tries until the
+// broker refuses it for good, with an error that wraps [ErrRefused], or ctx ends.
+func (s *Sender) Send(ctx context.Context, r *journal.Record) error {
 	m := message(r)
 	wait := &backoff.ExponentialBackOff{
 		InitialInterval: firstRetry, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestRetry,
@@ -125,7 +139,7 @@ func (s *sender) send(ctx context.Context, r *journal.Record) error {
 }
 
 // attempt sends m once; if it is refused in company, once more alone.
-func (s *sender) attempt(ctx context.Context, m kafka.Message) error {
+func (s *Sender) attempt(ctx context.Context, m kafka.Message) error {
 	err := cause(s.shared.WriteMessages(ctx, m))
 	if final(err) {
 		err = cause(s.alone.WriteMessages(ctx, m))
@@ -172,9 +186,9 @@ func message(r *journal.Record) kafka.Message {
 	return m
 }
 
-// close gives the requests under way closeTimeout and then ends them: of a broker
+// Close gives the requests under way closeTimeout and then ends them: of a broker
 // that does not answer there may be a queue, each with a time-out of its own.
-func (s *sender) close() error {
+func (s *Sender) Close() error {
 	patience := time.AfterFunc(closeTimeout, s.transport.end)
 	defer patience.Stop()
 	err := errors.Join(s.shared.Close(), s.alone.Close())
