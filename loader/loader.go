@@ -14,6 +14,7 @@ import (
 	"tallyman/internal/kafkaconn"
 	"tallyman/loader/commit"
 	"tallyman/loader/consume"
+	"tallyman/loader/receipt"
 	"tallyman/sink"
 )
 
@@ -41,6 +42,9 @@ type Config struct {
 	// Books are what the warehouse knows of streams: the loader keeps them in order
 	// and tells how complete the dataset is. Defaults to neither.
 	Books sink.Books
+	// Receipts are what the warehouse owes to sources: the loader tells them what is
+	// loaded and what is missing. Defaults to telling them nothing.
+	Receipts sink.Receipts
 	// MissingGrace is how long after its announcement a batch counts as missing. Defaults to 1 min.
 	MissingGrace time.Duration
 	// Committers is the number of connections that commit at the same time. Defaults to 2.
@@ -73,6 +77,7 @@ type Loader struct {
 	consumer *consume.Consumer
 	upkeep   *upkeep
 	books    *books
+	receipts *receipt.Writer // nil: none are written
 	window   prometheus.Gauge
 	answers  atomic.Bool // the warehouse, when it was last asked
 }
@@ -132,6 +137,14 @@ func New(c Config) (*Loader, error) {
 	if l.books, err = l.newBooks(); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
+	if c.Receipts != nil {
+		l.receipts, err = receipt.New(receipt.Config{
+			Receipts: c.Receipts, Conn: c.Conn, Revision: c.Revision, Grace: c.MissingGrace, Logger: c.Logger, Registerer: c.Registerer,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	for _, collector := range []prometheus.Collector{l.window, l.up()} {
 		if err := c.Registerer.Register(collector); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
@@ -190,6 +203,9 @@ func (l *Loader) Run(ctx context.Context) error {
 	group.Go(func() { l.watch(working) })
 	group.Go(func() { l.keepUp(ctx, l.upkeep) })
 	group.Go(func() { l.keepBooks(ctx, l.books) })
+	if l.receipts != nil {
+		group.Go(func() { l.receipts.Run(ctx) })
+	}
 	err := l.consumer.Run(ctx)
 	stop()
 	ended := make(chan struct{})

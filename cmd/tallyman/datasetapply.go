@@ -11,6 +11,7 @@ import (
 	"tallyman/cmd/tallyman/internal/settings"
 	"tallyman/internal/kafkaconn"
 	"tallyman/schema"
+	"tallyman/schema/batch"
 	"tallyman/schema/ddl"
 	"tallyman/sink/postgres"
 )
@@ -78,6 +79,11 @@ is: no view, no _batch_id, no column added; a column or a table that can't take 
 		}
 		if err := conn.APICheck(cmd.Context()); err != nil {
 			return err
+		}
+		if !shape.dryRun {
+			if problem := makeReceiptsTopic(cmd.Context(), conn, shape); problem != nil {
+				fmt.Fprintln(p.stderr, "tallyman: "+problem.Error())
+			}
 		}
 		results := []appliedDataset{}
 		var failed error
@@ -227,6 +233,32 @@ func makeTopic(ctx context.Context, conn *kafkaconn.Conn, name string, shape top
 		return false, fmt.Errorf("%w\nthe table is there; if somebody else has to make the topic, this is the command: %s", err, command)
 	}
 	return true, nil
+}
+
+// makeReceiptsTopic makes the topic on which sources are told what is loaded and
+// what is missing. Datasets load without it.
+func makeReceiptsTopic(ctx context.Context, conn *kafkaconn.Conn, shape topicShape) error {
+	const name = batch.ReceiptsTopic
+	config, err := conn.TopicConfig(ctx, name)
+	switch {
+	case err == nil && !strings.Contains(config.CleanupPolicy, "compact"):
+		return fmt.Errorf("topic %s has cleanup.policy=%s, so that it grows or forgets: set it to compact", name, config.CleanupPolicy)
+	case err == nil:
+		return nil
+	case !errors.Is(err, kafkaconn.ErrNoTopic):
+		return fmt.Errorf("whether there is a topic %s isn't known, and without it sources don't publish again what is missing: %w", name, err)
+	}
+	err = conn.CreateTopic(ctx, kafkaconn.NewTopic{
+		Name: name, Partitions: 1, Replication: int(shape.replication), Configs: map[string]string{"cleanup.policy": "compact"},
+	})
+	if err == nil || errors.Is(err, kafkaconn.ErrTopicExists) {
+		return nil
+	}
+	command := topicsCommand(conn, name) + " --create --partitions 1 --config cleanup.policy=compact"
+	if shape.replication > 0 {
+		command += fmt.Sprintf(" --replication-factor %d", shape.replication)
+	}
+	return fmt.Errorf("%w\nwithout it sources don't publish again what is missing; if somebody else has to make the topic, this is the command: %s", err, command)
 }
 
 // checkPolicy refuses a compacted topic, because compaction drops batches.

@@ -25,6 +25,7 @@ type Warehouse struct {
 	sink.Catalog
 	sink.Manifests
 	sink.Books
+	sink.Receipts
 	// NewCommitter returns a committer, which the suite closes.
 	NewCommitter func() sink.Committer
 	// NewQuarantine returns the quarantine for one user at a time.
@@ -134,5 +135,9 @@ func cases() map[string]func(*fixture) {
 		"announced-twice":       announcedTwice,
 		"announced-absurdly":    announcedAbsurdly,
 		"accepted":              accepted,
+		"receipts":              receipts,
+		"receipts-in-grace":     receiptsInGrace,
+		"receipts-many-holes":   receiptsOfManyHoles,
+		"receipts-at-once":      receiptsAtOnce,
 	}
 }
