@@ -137,13 +137,8 @@ func New(c Config) (*Loader, error) {
 	if l.books, err = l.newBooks(); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	if c.Receipts != nil {
-		l.receipts, err = receipt.New(receipt.Config{
-			Receipts: c.Receipts, Conn: c.Conn, Revision: c.Revision, Grace: c.MissingGrace, Logger: c.Logger, Registerer: c.Registerer,
-		})
-		if err != nil {
-			return nil, err
-		}
+	if err := l.newReceipts(); err != nil {
+		return nil, err
 	}
 	for _, collector := range []prometheus.Collector{l.window, l.up()} {
 		if err := c.Registerer.Register(collector); err != nil {
@@ -163,6 +158,18 @@ func New(c Config) (*Loader, error) {
 		Registerer:     c.Registerer,
 	})
 	return l, err
+}
+
+// newReceipts makes the writer of receipts.
+func (l *Loader) newReceipts() (err error) {
+	c := l.config
+	if c.Receipts == nil {
+		return nil
+	}
+	l.receipts, err = receipt.New(receipt.Config{
+		Receipts: c.Receipts, Conn: c.Conn, Revision: c.Revision, Grace: c.MissingGrace, Logger: c.Logger, Registerer: c.Registerer,
+	})
+	return err
 }
 
 // Group returns the consumer group that shares the work on a revision.

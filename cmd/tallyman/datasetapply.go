@@ -80,11 +80,6 @@ is: no view, no _batch_id, no column added; a column or a table that can't take 
 		if err := conn.APICheck(cmd.Context()); err != nil {
 			return err
 		}
-		if !shape.dryRun {
-			if problem := makeReceiptsTopic(cmd.Context(), conn, shape); problem != nil {
-				fmt.Fprintln(p.stderr, "tallyman: "+problem.Error())
-			}
-		}
 		results := []appliedDataset{}
 		var failed error
 		for _, m := range manifests {
@@ -198,6 +193,11 @@ func (p *program) applyOne(ctx context.Context, w *postgres.Warehouse, conn *kaf
 		return result, err
 	}
 	result.Created, result.Widened = applied.Created, applied.Widened
+	if !shape.dryRun {
+		if problem := makeReceiptsTopic(ctx, conn, shape); problem != nil {
+			fmt.Fprintln(p.stderr, "tallyman: "+problem.Error())
+		}
+	}
 	switch {
 	case there:
 	case shape.dryRun:

@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tallyman/internal/sandbox/sandboxtest"
+	"tallyman/schema/batch"
 )
 
 // demoOf runs a demo that prints JSON.
@@ -160,6 +161,7 @@ func inventory(t *testing.T, dsn, broker string) string {
 	for _, g := range groups.Groups {
 		all = append(all, "group "+g.Group)
 	}
+	slices.Sort(all)
 	return strings.Join(all, "\n")
 }
 
@@ -193,11 +195,29 @@ func TestDemoOnOwnServers(t *testing.T) {
 				if after := s.inventory(t); after != before {
 					t.Errorf("left is\n%s\nwhere there was\n%s", after, before)
 				}
+				wantNoReceipts(t, s)
 				_, status, stderr = demoOf(t, append(s.own(), "--file", file(t, "tills.csv", tills))...)
 				if after := s.inventory(t); status != exitDone || after != before {
-					t.Errorf("status %d\n%s\nleft is\n%s", status, stderr, after)
+					t.Errorf("status %d\n%s\nleft is\n%s\nwhere there was\n%s", status, stderr, after, before)
 				}
 			})
+		}
+	}
+}
+
+// wantNoReceipts checks that compaction drops what the demo's sources were told.
+func wantNoReceipts(t *testing.T, s *site) {
+	t.Helper()
+	if !strings.Contains(s.inventory(t), batch.ReceiptsTopic) {
+		return
+	}
+	newest := map[string][]byte{}
+	for _, r := range sandboxtest.Records(t, s.broker, batch.ReceiptsTopic) {
+		newest[string(r.Key)] = r.Value
+	}
+	for key, value := range newest {
+		if strings.Contains(key, "tallyman_demo_") && value != nil {
+			t.Errorf("receipt %s is left: %s", key, value)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"tallyman/internal/kafkaconn"
 	"tallyman/schema"
+	"tallyman/schema/batch"
 )
 
 // guest is a demo on servers of the user's. Whatever it makes there bears its
@@ -25,12 +26,21 @@ type guest struct {
 	manifest schema.Manifest
 	// host says that the warehouse had no schema tallyman, and that init made one.
 	host bool
+	// hostTopic says that the cluster had no topic of receipts.
+	hostTopic bool
+	// receipts are the keys of what was written on it.
+	receipts [][]byte
 }
 
 const (
 	hasSchemaSQL = `SELECT to_regnamespace('tallyman') IS NOT NULL`
 
 	initialisedSQL = `SELECT to_regclass('tallyman.datasets') IS NOT NULL`
+
+	receiptsSQL = `
+SELECT DISTINCT convert_to(t.name || '/' || $2 || '/' || s.incarnation, 'UTF8')
+FROM tallyman.streams s, tallyman.target t
+WHERE s.revision_id = ANY($1)`
 
 	revisionsSQL = `SELECT revision_id FROM tallyman.revisions WHERE dataset = $1`
 
@@ -81,6 +91,11 @@ func (d *Demo) beGuest(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("look for the schema tallyman: %w", err)
 	}
 	g.host = !initialised
+	topics, err := conn.Topics(ctx, batch.ReceiptsTopic)
+	if err != nil {
+		return false, err
+	}
+	g.hostTopic = len(topics) == 0
 	d.guest = g
 	line := fmt.Sprintf("for the time of the demo there are the dataset %s, the topic %s and the schema %s", d.manifest.Dataset, d.manifest.Topic, name)
 	if g.host {
@@ -150,7 +165,10 @@ func (g *guest) leaveWarehouse(ctx context.Context) (groups []string, err error)
 				return err
 			}
 		}
-		if !g.host || others { // somebody has begun to use it
+		if others { // somebody has begun to use what was made
+			g.host, g.hostTopic = false, false
+		}
+		if !g.host {
 			return nil
 		}
 		_, err := tx.Exec(ctx, dropHostSQL)
@@ -164,6 +182,10 @@ func (g *guest) forget(ctx context.Context, tx pgx.Tx) ([]int64, error) {
 	rows, _ := tx.Query(ctx, revisionsSQL, dataset) // its error comes with the rows
 	revisions, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
+		return nil, err
+	}
+	rows, _ = tx.Query(ctx, receiptsSQL, revisions, dataset)
+	if g.receipts, err = pgx.CollectRows(rows, pgx.RowTo[[]byte]); err != nil {
 		return nil, err
 	}
 	rows, _ = tx.Query(ctx, ownedTablesSQL)
@@ -180,15 +202,13 @@ func (g *guest) forget(ctx context.Context, tx pgx.Tx) ([]int64, error) {
 	return revisions, err
 }
 
-// leaveKafka removes topic and consumer groups.
+// leaveKafka removes topics, receipts and consumer groups.
 func (g *guest) leaveKafka(ctx context.Context, groups []string) error {
-	var all []error
-	answer, err := g.kafka.Client().DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{g.manifest.Topic}})
-	if err == nil {
-		err = answer.Errors[g.manifest.Topic]
-	}
-	if err != nil && !errors.Is(err, kafka.UnknownTopicOrPartition) {
-		all = append(all, fmt.Errorf("the topic %s is left: %w", g.manifest.Topic, err))
+	all := []error{g.deleteTopic(ctx, g.manifest.Topic)}
+	if g.hostTopic {
+		all = append(all, g.deleteTopic(ctx, batch.ReceiptsTopic))
+	} else if err := g.deleteReceipts(ctx); err != nil {
+		all = append(all, fmt.Errorf("receipts of %s are left on the topic %s: %w", g.manifest.Dataset, batch.ReceiptsTopic, err))
 	}
 	if len(groups) == 0 {
 		return errors.Join(all...)
@@ -197,6 +217,42 @@ func (g *guest) leaveKafka(ctx context.Context, groups []string) error {
 		all = append(all, fmt.Errorf("the consumer group %s is left: %w", strings.Join(groups, ", "), err))
 	}
 	return errors.Join(all...)
+}
+
+func (g *guest) deleteTopic(ctx context.Context, name string) error {
+	answer, err := g.kafka.Client().DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{name}})
+	if err == nil {
+		err = answer.Errors[name]
+	}
+	if err == nil || errors.Is(err, kafka.UnknownTopicOrPartition) {
+		return nil
+	}
+	return fmt.Errorf("the topic %s is left: %w", name, err)
+}
+
+// topicPatience is longer than a topic that was made a moment ago is unknown.
+const topicPatience = 5 * time.Second
+
+// deleteReceipts has compaction drop what the demo's sources were told.
+func (g *guest) deleteReceipts(ctx context.Context) error {
+	if len(g.receipts) == 0 {
+		return nil
+	}
+	w := &kafka.Writer{Addr: g.kafka.Addr(), Topic: batch.ReceiptsTopic, Transport: g.kafka.Transport(), Balancer: &kafka.Hash{}, RequiredAcks: kafka.RequireAll}
+	var tombstones []kafka.Message
+	for _, key := range g.receipts {
+		tombstones = append(tombstones, kafka.Message{Key: key})
+	}
+	for deadline := time.Now().Add(topicPatience); ; time.Sleep(groupPause) {
+		err := w.WriteMessages(ctx, tombstones...)
+		if errors.Is(err, kafka.UnknownTopicOrPartition) {
+			if time.Now().Before(deadline) {
+				continue
+			}
+			err = nil // there is none
+		}
+		return errors.Join(err, w.Close())
+	}
 }
 
 // groupPause is how long a group is left alone that still has a member, which
