@@ -128,17 +128,33 @@ func (g *Group) ManifestOf(i int) *schema.Manifest {
 // Outcome is what became of one element of a group.
 type Outcome uint8
 
-// The outcomes. Conflict was quarantined as id_conflict by the same transaction.
+// The outcomes. Conflict and Expired were quarantined by the same transaction, as
+// id_conflict and as expired: of a time before the ledger's horizon, and not
+// known to have been loaded.
 const (
 	Loaded Outcome = iota + 1
 	Duplicate
 	Conflict
+	Expired
 )
+
+// Refused returns the reason for which an element with the outcome went to
+// quarantine; empty: it did not.
+func (o Outcome) Refused() batch.Reason {
+	switch o {
+	case Conflict:
+		return batch.IDConflict
+	case Expired:
+		return batch.Expired
+	default:
+		return ""
+	}
+}
 
 // Result tells what a committed group did: one outcome for each element, in order.
 type Result struct {
 	Outcomes []Outcome
-	// Known is how many of the dead and the conflicting messages add nothing to
+	// Known is how many of the dead and the refused messages add nothing to
 	// quarantine: they are there already, whatever their state, or the ledger has
 	// their very content. A topic that is read again has many.
 	Known int
@@ -205,7 +221,7 @@ type Positions interface {
 	Move(ctx context.Context, r Revision, m Move) (Position, error)
 }
 
-// Window is the range of batch times that the ledger has partitions for.
+// Window is the range of batch times that the ledger takes.
 type Window struct {
 	Horizon time.Time // ids before it are refused; zero: no horizon
 	End     time.Time // ids at or after it have no partition yet

@@ -3,6 +3,7 @@ package commit
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"tallyman/schema/batch"
 	"tallyman/sink"
@@ -73,7 +74,7 @@ func (b *breaker) push(dead bool) {
 func tally(g *sink.Group, res sink.Result) (dead, good int) {
 	dead = len(g.Dead)
 	for _, outcome := range res.Outcomes {
-		if outcome == sink.Conflict {
+		if outcome.Refused() != "" {
 			dead++
 		} else {
 			good++
@@ -92,14 +93,22 @@ func (b *breaker) admit(g *sink.Group, res sink.Result) error {
 		firstFault(g, res))}
 }
 
+// refusedElement says why an element went to quarantine.
+func refusedElement(o sink.Outcome, e *sink.Element) string {
+	if o == sink.Expired {
+		return fmt.Sprintf("batch %s is of %s, before the ledger's horizon", e.Batch.ID, e.Batch.Time.Format(time.RFC3339Nano))
+	}
+	return fmt.Sprintf("id %s stands for other content already", e.Batch.ID)
+}
+
 // firstFault tells why the first batch that a group quarantines can't load.
 func firstFault(g *sink.Group, res sink.Result) string {
 	if len(g.Dead) > 0 {
 		return fmt.Sprintf("%s: %s", g.Dead[0].Reason, g.Dead[0].Detail)
 	}
 	for i, outcome := range res.Outcomes {
-		if outcome == sink.Conflict {
-			return fmt.Sprintf("%s: id %s stands for other content already", batch.IDConflict, g.Elements[i].Batch.ID)
+		if outcome.Refused() != "" {
+			return fmt.Sprintf("%s: %s", outcome.Refused(), refusedElement(outcome, &g.Elements[i]))
 		}
 	}
 	return "nothing"

@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"tallyman/schema/batch"
 	"tallyman/sink"
 )
 
@@ -83,7 +82,11 @@ func (m *metrics) committed(g *sink.Group, res sink.Result, took time.Duration) 
 			m.batches.WithLabelValues("duplicate").Inc()
 		case sink.Conflict:
 			m.batches.WithLabelValues("conflict").Inc()
-			m.quarantined.WithLabelValues(string(batch.IDConflict)).Inc()
+		case sink.Expired:
+			m.batches.WithLabelValues("quarantined").Inc()
+		}
+		if reason := outcome.Refused(); reason != "" {
+			m.quarantined.WithLabelValues(string(reason)).Inc()
 		}
 	}
 	m.announced.Add(float64(len(g.Announcements) - len(res.Refused)))

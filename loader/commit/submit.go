@@ -175,9 +175,8 @@ func (l *lane) committed(g *sink.Group, res sink.Result, took time.Duration) {
 		l.tell(&g.Dead[i].Message, g.Dead[i].Reason, g.Dead[i].Detail)
 	}
 	for i, outcome := range res.Outcomes {
-		if outcome == sink.Conflict {
-			e := &g.Elements[i]
-			l.tell(&e.Message, batch.IDConflict, fmt.Sprintf("id %s stands for other content already", e.Batch.ID))
+		if e := &g.Elements[i]; outcome.Refused() != "" {
+			l.tell(&e.Message, outcome.Refused(), refusedElement(outcome, e))
 		}
 	}
 }

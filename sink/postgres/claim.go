@@ -27,6 +27,8 @@ type claim struct {
 	known   batch.Digest // of the content that the id stands for, once that is known
 	as      number       // under which the ledger has the id, once that is known
 	at      time.Time    // that the id stands for: the batch's, unless a v4 id came with another one before
+	expired bool         // the ledger takes no id of that time any more
+	counted bool         // of these: its number is accounted for, so it was loaded
 }
 
 // v4 says that the id has no time of its own.
@@ -113,13 +115,13 @@ func (t *transaction) placeDead(ctx context.Context) error {
 	if !slices.ContainsFunc(t.plan.claims, func(c *claim) bool { return c.element < 0 }) {
 		return nil
 	}
-	parts, err := bounds(ctx, t.conn)
+	ledger, err := readExtent(ctx, t.conn)
 	if err != nil {
 		return classify("read the ledger's partitions", inClaim, t.target, err)
 	}
 	t.plan.claims = slices.DeleteFunc(t.plan.claims, func(c *claim) bool {
 		at := c.batch.Time
-		lost := c.element < 0 && !slices.ContainsFunc(parts, func(s slice) bool { return !at.Before(s.from) && at.Before(s.to) })
+		lost := c.element < 0 && !ledger.takes(at)
 		if lost {
 			delete(t.plan.byID, c.batch.ID)
 		}
@@ -133,32 +135,27 @@ const (
 INSERT INTO tallyman.v4_ids (revision_id, unique_id, batch_time)
 SELECT $1, unique_id, batch_time
 FROM unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
+WHERE batch_time >= (SELECT horizon FROM tallyman.ledger_window)
 ORDER BY unique_id
 ON CONFLICT (revision_id, unique_id) DO NOTHING
 RETURNING unique_id`
 
 	// No conflict target: the ledger has one key, and this is the statement that
 	// must go on to run, and to double rows, when a test has dropped it. A v4 id is
-	// asked for only with the time that it first came with.
+	// asked for only with the time that it first came with, and none of a time
+	// before the horizon, but for the constant one of ids derived from content.
 	insertClaims = `
 INSERT INTO tallyman.loaded_elements
        (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest)
 SELECT $1, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest
 FROM unnest($2::timestamptz[], $3::uuid[], $4::boolean[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::text[])
   AS k (batch_time, unique_id, v4, incarnation, sequence, row_count, byte_count, digest, outcome)
-WHERE NOT v4 OR batch_time = (
-    SELECT v.batch_time FROM tallyman.v4_ids v WHERE (v.revision_id, v.unique_id) = ($1, k.unique_id))
+WHERE (NOT v4 OR batch_time = (
+    SELECT v.batch_time FROM tallyman.v4_ids v WHERE (v.revision_id, v.unique_id) = ($1, k.unique_id)))
+  AND (batch_time >= (SELECT horizon FROM tallyman.ledger_window) OR batch_time = '0001-01-01T00:00:00Z')
 ORDER BY batch_time, unique_id
 ON CONFLICT DO NOTHING
 RETURNING unique_id`
-
-	selectV4Times = `
-SELECT unique_id, batch_time FROM tallyman.v4_ids WHERE revision_id = $1 AND unique_id = ANY ($2::uuid[])`
-
-	selectDigests = `
-SELECT l.unique_id, l.digest, l.incarnation, l.sequence
-FROM unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
-JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)`
 )
 
 // ids returns the parts of the ledger's key of some claims, as arrays.
@@ -232,7 +229,7 @@ func (t *transaction) resolve(ctx context.Context) (sink.Result, error) {
 	}
 	res := t.plan.outcomes()
 	for _, outcome := range res.Outcomes {
-		if outcome == sink.Conflict {
+		if outcome.Refused() != "" {
 			res.Known++
 		}
 	}
@@ -248,59 +245,6 @@ func (t *transaction) resolve(ctx context.Context) (sink.Result, error) {
 	return res, nil
 }
 
-func (t *transaction) lookUp(ctx context.Context, had []*claim) error {
-	if err := t.lookUpTimes(ctx, v4Claims(had)); err != nil {
-		return err
-	}
-	times, unique := ids(had)
-	rows, err := t.conn.Query(ctx, selectDigests, t.group.Revision.ID, times, unique)
-	if err != nil {
-		return classify("look up ids", inClaim, t.target, err)
-	}
-	var (
-		id, incarnation pgtype.UUID
-		digest          []byte
-		sequence        pgtype.Int8
-	)
-	_, err = pgx.ForEachRow(rows, []any{&id, &digest, &incarnation, &sequence}, func() error {
-		c := t.plan.byID[id.Bytes]
-		c.known, c.as = batch.Digest(digest), number{stream: incarnation.Bytes, sequence: uint64(sequence.Int64)}
-		return nil
-	})
-	if err != nil {
-		return classify("look up ids", inClaim, t.target, err)
-	}
-	for _, c := range had {
-		// What a v4 id stood for at its own time may be forgotten; that it was another time is enough.
-		if c.known == (batch.Digest{}) && c.at.Equal(c.batch.Time) {
-			return &sink.Error{Class: sink.Retryable, Reason: reasonUnexpected, Err: fmt.Errorf(
-				"look up ids: the ledger refused %s at %s and does not have it", c.batch.ID, c.at.Format(time.RFC3339Nano))}
-		}
-	}
-	return nil
-}
-
-// lookUpTimes finds out which times v4 ids stand for.
-func (t *transaction) lookUpTimes(ctx context.Context, v4 []*claim) error {
-	if len(v4) == 0 {
-		return nil
-	}
-	_, unique := ids(v4)
-	rows, err := t.conn.Query(ctx, selectV4Times, t.group.Revision.ID, unique)
-	if err != nil {
-		return classify("look up the times of v4 ids", inClaim, t.target, err)
-	}
-	var (
-		id pgtype.UUID
-		at time.Time
-	)
-	_, err = pgx.ForEachRow(rows, []any{&id, &at}, func() error {
-		t.plan.byID[id.Bytes].at = at.UTC()
-		return nil
-	})
-	return classify("look up the times of v4 ids", inClaim, t.target, err)
-}
-
 // outcomes decides about every element, and drops dead messages whose very
 // content is loaded, by this transaction or by an earlier one.
 func (p *plan) outcomes() sink.Result {
@@ -314,14 +258,20 @@ func (p *plan) outcomes() sink.Result {
 			p.loads = append(p.loads, i)
 		case !e.Batch.Time.Equal(c.at):
 			res.Outcomes[i] = sink.Conflict
-			p.conflict(e, fmt.Sprintf("id %s stands for the batch time %s, this copy has %s",
+			p.refuse(e, batch.IDConflict, fmt.Sprintf("id %s stands for the batch time %s, this copy has %s",
 				e.Batch.ID, c.at.Format(time.RFC3339Nano), e.Batch.Time.Format(time.RFC3339Nano)))
+		case c.expired && c.counted && numberOf(e.Batch) == numberOf(c.batch):
+			res.Outcomes[i] = sink.Duplicate // its row is forgotten, its number is not
+		case c.expired:
+			res.Outcomes[i] = sink.Expired
+			p.refuse(e, batch.Expired, fmt.Sprintf("batch time %s is before the ledger's horizon, and it is not known whether it was loaded",
+				e.Batch.Time.Format(time.RFC3339Nano)))
 		case e.Content == c.known:
 			res.Outcomes[i] = sink.Duplicate
 			p.satisfy(e.Batch, c)
 		default:
 			res.Outcomes[i] = sink.Conflict
-			p.conflict(e, fmt.Sprintf("id %s stands for the content %s, this copy has %s", e.Batch.ID, c.known, e.Content))
+			p.refuse(e, batch.IDConflict, fmt.Sprintf("id %s stands for the content %s, this copy has %s", e.Batch.ID, c.known, e.Content))
 		}
 	}
 	p.dead = slices.DeleteFunc(p.dead, func(d deadBatch) bool {
@@ -338,8 +288,8 @@ func (p *plan) outcomes() sink.Result {
 	return res
 }
 
-// conflict sends an element to quarantine whose id stands for something else.
-func (p *plan) conflict(e *sink.Element, detail string) {
+// refuse sends an element to quarantine for what is known of its id.
+func (p *plan) refuse(e *sink.Element, reason batch.Reason, detail string) {
 	p.dead = append(p.dead, deadBatch{content: e.Content, Dead: &sink.Dead{
-		Message: e.Message, Batch: e.Batch, Reason: batch.IDConflict, Detail: detail}})
+		Message: e.Message, Batch: e.Batch, Reason: reason, Detail: detail}})
 }

@@ -42,6 +42,9 @@ type InitOptions struct {
 	// MonthsAhead is how many months after this one the ledger has partitions
 	// for. Defaults to 24.
 	MonthsAhead int
+	// Retention, unless nil, is how long the ledger keeps batches from now on; it
+	// is stored, and every later Init goes by it. Defaults to what is stored.
+	Retention *Retention
 	// Roles makes the roles of RolesScript first, which takes a user who may.
 	Roles bool
 	// Now is the clock. Defaults to time.Now.
@@ -55,14 +58,21 @@ type InitReport struct {
 	To         int64       `json:"to_version"`
 	Partitions []string    `json:"partitions_made"` // of the ledger
 	Window     sink.Window `json:"-"`
+	// Forgotten are the partitions that the ledger gave up, and Held one that is
+	// still in use: the next Init goes on.
+	Forgotten []string `json:"partitions_forgotten,omitempty"`
+	Held      string   `json:"partition_held,omitempty"`
+	Retention string   `json:"retention"` // as it is stored
 	// TablePartitions are those that the tables of datasets got.
 	TablePartitions []string           `json:"table_partitions_made,omitempty"`
 	Skipped         []SkippedPartition `json:"table_partitions_skipped,omitempty"`
 }
 
 // Init creates the schema tallyman or brings it up to date, and makes the
-// partitions ahead of the ledger and of datasets' tables. It is safe to repeat, and to run at the same time as
-// another or as loaders. It needs a connection without a pooler in between.
+// partitions ahead of the ledger and of datasets' tables. By the retention, if
+// one is set, the ledger forgets months. It is safe to repeat, to interrupt, and
+// to run at the same time as another or as loaders. It needs a connection
+// without a pooler in between.
 func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error) {
 	if o.MonthsAhead == 0 {
 		o.MonthsAhead = 24
@@ -86,17 +96,20 @@ func (w *Warehouse) Init(ctx context.Context, o InitOptions) (InitReport, error)
 		if report.Target, err = w.name(ctx, conn, o.RenameTarget); err != nil {
 			return err
 		}
-		if report.Partitions, err = addPartitions(ctx, conn, o.Now(), o.MonthsAhead); err != nil {
+		if report.Partitions, err = fillLedger(ctx, conn, o.Now(), o.MonthsAhead); err != nil {
 			return err
 		}
 		if err := grant(ctx, conn); err != nil {
 			return step("grant", err)
 		}
-		parts, err := bounds(ctx, conn)
+		if err := w.retain(ctx, conn, o, &report); err != nil {
+			return err
+		}
+		ledger, err := readExtent(ctx, conn)
 		if err != nil {
 			return err
 		}
-		if report.Window, err = windowOf(parts); err != nil {
+		if report.Window, err = ledger.window(); err != nil {
 			return err
 		}
 		return w.extendTables(ctx, conn, o.Now(), &report)

@@ -86,7 +86,7 @@ func TestInitIsRepeatable(t *testing.T) {
 				t.Errorf("the first init reports %+v", first)
 			}
 			window := sink.Window{End: time.Date(2028, time.November, 1, 0, 0, 0, 0, time.UTC)}
-			want := postgres.InitReport{Target: "prod", From: first.To, To: first.To, Partitions: []string{}, Window: window}
+			want := postgres.InitReport{Target: "prod", From: first.To, To: first.To, Partitions: []string{}, Window: window, Retention: "off"}
 			if diff := cmp.Diff(want, mustInit(t, w, october())); diff != "" {
 				t.Error(diff)
 			}

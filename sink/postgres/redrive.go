@@ -61,12 +61,12 @@ func (q *quarantine) Redrive(ctx context.Context, r sink.Revision, key sink.Kept
 	}
 	outcome, err := q.submit(ctx, r, key, by, element)
 	var again *sink.Error
-	var other *conflictError
+	var known *refusedError
 	switch {
 	case err == nil:
 		return sink.RedriveResult{Outcome: outcome}, nil
-	case errors.As(err, &other):
-		return q.refuse(ctx, key, &sink.Dead{Message: element.Message, Batch: element.Batch, Reason: batch.IDConflict, Detail: other.Error()})
+	case errors.As(err, &known):
+		return q.refuse(ctx, key, &sink.Dead{Message: element.Message, Batch: element.Batch, Reason: known.reason, Detail: known.detail})
 	case errors.As(err, &again) && again.Class == sink.BadData:
 		reason := again.Reason
 		if reason == "" {
@@ -99,10 +99,13 @@ func (k *keptBatch) refused(detail string) sink.RedriveResult {
 	return sink.RedriveResult{Refusal: &batch.Refusal{Reason: k.Reason, Detail: detail}}
 }
 
-// conflictError says what else an id stands for in the ledger.
-type conflictError struct{ detail string }
+// refusedError says why an id can't load, by what is known of it.
+type refusedError struct {
+	reason batch.Reason
+	detail string
+}
 
-func (e *conflictError) Error() string { return e.detail }
+func (e *refusedError) Error() string { return e.detail }
 
 // submit commits one element as a group that moves no position. Its message in
 // quarantine is closed last; if somebody gave it up meanwhile, nothing loads.
@@ -111,8 +114,9 @@ func (q *quarantine) submit(ctx context.Context, r sink.Revision, key sink.KeptK
 	t := &transaction{w: q.w, group: g, target: targetOf(r.Physical, manifests(g)...), plan: newPlan(g)}
 	outcome := sink.Loaded
 	g.Admit = func(res sink.Result) error {
-		if outcome = res.Outcomes[0]; outcome == sink.Conflict {
-			return &conflictError{t.plan.dead[len(t.plan.dead)-1].Detail}
+		outcome = res.Outcomes[0]
+		if reason := outcome.Refused(); reason != "" {
+			return &refusedError{reason, t.plan.dead[len(t.plan.dead)-1].Detail}
 		}
 		return nil
 	}

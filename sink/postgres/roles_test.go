@@ -80,8 +80,9 @@ func (s *staff) load(ctx context.Context) error {
 	w := s.loader
 	_, targetErr := w.Target(ctx)
 	_, windowErr := w.Window(ctx)
-	if _, err := w.Datasets(ctx); errors.Join(err, targetErr, windowErr) != nil {
-		return errors.Join(err, targetErr, windowErr)
+	_, extendErr := w.ExtendLedger(ctx)
+	if _, err := w.Datasets(ctx); errors.Join(err, targetErr, windowErr, extendErr) != nil {
+		return errors.Join(err, targetErr, windowErr, extendErr)
 	}
 	s.next++
 	at, err := w.Assign(ctx, w.revision, []sink.Partition{{Cluster: "default", Topic: w.revision.Manifest.Topic, Number: s.next}})

@@ -59,11 +59,11 @@ func (v *Verifier) slice(ctx context.Context) error {
 		if _, err := tx.Exec(ctx, plainText); err != nil {
 			return err
 		}
-		parts, err := bounds(ctx, tx)
+		e, err := readExtent(ctx, tx)
 		if err != nil {
 			return err
 		}
-		if v.window, err = windowOf(parts); err != nil {
+		if v.window, err = e.window(); err != nil {
 			return err
 		}
 		if !v.dataset.Revision.Manifest.BatchID {

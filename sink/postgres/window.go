@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"tallyman/sink"
 )
@@ -25,110 +26,142 @@ type slice struct {
 	from, to time.Time
 }
 
-// missing returns the partitions that the ledger lacks, which has those of
-// have, by time: of content ids, of all times before the month of now, and of
-// each month from there to monthsAhead after now. It goes on where the newest
-// ends, so that nothing is left out if the last time is long ago, and what is
-// gone from the old end stays gone.
-func missing(have []slice, now time.Time, monthsAhead int) []slice {
-	var constant time.Time // the batch time of v8 ids
-	month := time.Date(now.UTC().Year(), now.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
-	last := month.AddDate(0, monthsAhead, 0)
-	derived := slice{derivedPartition, constant, constant.AddDate(0, 0, 1)}
-	var lack []slice
-	if len(have) == 0 || have[0].name != derivedPartition {
-		lack = append(lack, derived)
-	}
-	if n := len(have); n > 0 && have[n-1].name != derivedPartition {
-		month = have[n-1].to
-	} else {
-		lack = append(lack, slice{olderPartition, derived.to, month})
-	}
-	for ; !month.After(last); month = month.AddDate(0, 1, 0) {
-		lack = append(lack, slice{"loaded_elements_" + month.Format("2006_01"), month, month.AddDate(0, 1, 0)})
-	}
-	return lack
+// extent is what the ledger has room for.
+type extent struct {
+	parts   []slice   // by time
+	horizon time.Time // as it is stored; zero: none
 }
 
-const selectBounds = `
+// monthOf returns the beginning of a time's month.
+func monthOf(t time.Time) time.Time {
+	return time.Date(t.UTC().Year(), t.UTC().Month(), 1, 0, 0, 0, 0, time.UTC)
+}
+
+const (
+	// One that is on its way out takes nothing any more.
+	selectBounds = `
 SELECT relname, (bounds)[1]::timestamptz, (bounds)[2]::timestamptz
 FROM (
     SELECT c.relname, regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([^'']+)''\) TO \(''([^'']+)''\)') AS bounds
     FROM pg_catalog.pg_inherits i
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
-    WHERE i.inhparent = 'tallyman.loaded_elements'::regclass
+    WHERE i.inhparent = 'tallyman.loaded_elements'::regclass AND NOT i.inhdetachpending
 ) parts
 WHERE bounds IS NOT NULL
 ORDER BY 2`
 
-// isoBounds makes times readable again as they are printed: bounds come as text
-// in the session's own style, where a zone's abbreviation may be ambiguous.
-const isoBounds = `SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)`
+	selectHorizon = `SELECT horizon FROM tallyman.ledger_window`
+
+	// isoBounds makes times readable again as they are printed: bounds come as text
+	// in the session's own style, where a zone's abbreviation may be ambiguous.
+	isoBounds = `SELECT set_config('TimeZone', 'UTC', true), set_config('DateStyle', 'ISO', true)`
+)
 
 // sender is what both a pool and a connection can do.
 type sender interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// bounds reads the ledger's partitions from the catalog, by time.
-func bounds(ctx context.Context, to sender) (parts []slice, err error) {
+// readExtent reads the ledger's partitions from the catalog, and its horizon.
+func readExtent(ctx context.Context, to sender) (e extent, err error) {
 	b := &pgx.Batch{}
 	b.Queue(isoBounds) // for this one transaction
 	b.Queue(selectBounds).Query(func(rows pgx.Rows) error {
-		parts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (s slice, err error) {
+		e.parts, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (s slice, err error) {
 			err = row.Scan(&s.name, &s.from, &s.to)
 			s.from, s.to = s.from.UTC(), s.to.UTC()
 			return s, err
 		})
 		return err
 	})
-	return parts, to.SendBatch(ctx, b).Close()
+	b.Queue(selectHorizon).QueryRow(func(row pgx.Row) error {
+		var horizon pgtype.Timestamptz
+		err := row.Scan(&horizon)
+		e.horizon = finite(horizon)
+		return err
+	})
+	return e, to.SendBatch(ctx, b).Close()
 }
 
-// Window returns the range of batch times that the ledger has partitions for.
+// takes says that a partition takes a batch time.
+func (e extent) takes(at time.Time) bool {
+	for _, s := range e.parts {
+		if !at.Before(s.from) && at.Before(s.to) {
+			return true
+		}
+	}
+	return false
+}
+
+// Window returns the range of batch times that the ledger takes.
 func (w *Warehouse) Window(ctx context.Context) (sink.Window, error) {
-	parts, err := bounds(ctx, w.pool)
+	e, err := readExtent(ctx, w.pool)
 	if err != nil {
 		return sink.Window{}, w.class("read the ledger's partitions", err)
 	}
-	window, err := windowOf(parts)
+	window, err := e.window()
 	if err != nil {
 		return sink.Window{}, &sink.Error{Class: sink.Misconfigured, Reason: reasonNotInitialised, Err: err}
 	}
 	return window, nil
 }
 
-// windowOf returns the range that partitions, ordered by time, cover from the
-// newest back without a hole. The one of content ids is no part of it.
-func windowOf(parts []slice) (sink.Window, error) {
+// window returns the range that the partitions cover from the newest back
+// without a hole, and not before the stored horizon. The partition of content
+// ids is no part of it.
+func (e extent) window() (sink.Window, error) {
 	var w sink.Window
-	for i := len(parts) - 1; i >= 0 && parts[i].name != derivedPartition; i-- {
+	for i := len(e.parts) - 1; i >= 0 && e.parts[i].name != derivedPartition; i-- {
 		if w.End.IsZero() {
-			w.End = parts[i].to
-		} else if !parts[i].to.Equal(w.Horizon) {
+			w.End = e.parts[i].to
+		} else if !e.parts[i].to.Equal(w.Horizon) {
 			break
 		}
-		w.Horizon = parts[i].from
-		if parts[i].name == olderPartition {
+		w.Horizon = e.parts[i].from
+		if e.parts[i].name == olderPartition {
 			w.Horizon = time.Time{}
 		}
 	}
 	if w.End.IsZero() {
 		return w, errors.New("the ledger has no partitions: run tallyman init")
 	}
+	if e.horizon.After(w.Horizon) {
+		w.Horizon = e.horizon
+	}
 	return w, nil
 }
 
-// addPartitions makes the partitions that the ledger lacks and returns their
-// names. A partition is made beside the ledger and then attached, which waits
-// for nobody; created as a partition it would wait for open loads.
-func addPartitions(ctx context.Context, conn *pgx.Conn, now time.Time, monthsAhead int) ([]string, error) {
-	have, err := bounds(ctx, conn)
+// firstSlices returns those of the ledger's first two partitions that it lacks
+// and may have: what was dropped stays gone.
+func (e extent) firstSlices(now time.Time) []slice {
+	var constant time.Time // the batch time of v8 ids
+	derived := slice{derivedPartition, constant, constant.AddDate(0, 0, 1)}
+	var lack []slice
+	if len(e.parts) == 0 || e.parts[0].name != derivedPartition {
+		lack = append(lack, derived)
+	}
+	if n := len(e.parts); (n == 0 || e.parts[n-1].name == derivedPartition) && e.horizon.IsZero() {
+		lack = append(lack, slice{olderPartition, derived.to, monthOf(now)})
+	}
+	return lack
+}
+
+const (
+	addPartitions = `SELECT tallyman.add_partitions($1)`
+	extendLedger  = `SELECT tallyman.extend_ledger()`
+)
+
+// fillLedger makes the partitions that the ledger lacks and returns their names:
+// of content ids, of all times before the month of now, and of each month from
+// there to monthsAhead after now. It goes on where the newest ends, so that
+// nothing is left out if the last time is long ago.
+func fillLedger(ctx context.Context, conn *pgx.Conn, now time.Time, monthsAhead int) ([]string, error) {
+	have, err := readExtent(ctx, conn)
 	if err != nil {
 		return nil, step("read the ledger's partitions", err)
 	}
 	made := []string{}
-	for _, s := range missing(have, now, monthsAhead) {
+	for _, s := range have.firstSlices(now) {
 		name := pgx.Identifier{"tallyman", s.name}.Sanitize()
 		statements := fmt.Sprintf(`CREATE TABLE %[1]s (LIKE tallyman.loaded_elements INCLUDING ALL);
 ALTER TABLE tallyman.loaded_elements ATTACH PARTITION %[1]s FOR VALUES FROM ('%[2]s') TO ('%[3]s')`,
@@ -142,5 +175,22 @@ ALTER TABLE tallyman.loaded_elements ATTACH PARTITION %[1]s FOR VALUES FROM ('%[
 		}
 		made = append(made, s.name)
 	}
-	return made, nil
+	months, err := names(ctx, conn, addPartitions, monthOf(now).AddDate(0, monthsAhead, 0))
+	return append(made, months...), step("make partitions of the ledger", err)
+}
+
+// names returns what a query returns, texts.
+func names(ctx context.Context, q queryer, sql string, args ...any) ([]string, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// ExtendLedger makes the ledger's partitions for the next 24 months, where there
+// are none yet, and returns how many that were. A loader may do it.
+func (w *Warehouse) ExtendLedger(ctx context.Context) (int, error) {
+	made, err := names(ctx, w.pool, extendLedger)
+	return len(made), w.class("make partitions of the ledger", err)
 }
