@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,16 @@ func TestSuite(t *testing.T) {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			sinktest.Run(t, func(t testing.TB) sinktest.Warehouse { return suiteWarehouse(t, sandboxtest.Postgres(t, version)) })
+		})
+	}
+}
+
+func TestSuiteForgetting(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			sinktest.RunForgetting(t, func(t testing.TB) sinktest.Warehouse { return suiteWarehouse(t, sandboxtest.Postgres(t, version)) })
 		})
 	}
 }
@@ -56,6 +67,11 @@ func suiteWarehouse(t testing.TB, dsn string) sinktest.Warehouse {
 			return n, pool.QueryRow(ctx, sql, id.String()).Scan(&n)
 		},
 		Quarantine: func(r sink.Revision) ([]sinktest.Quarantined, error) { return readQuarantine(ctx, pool, r) },
+		Forget: func(before time.Time) error {
+			o := postgres.InitOptions{Retention: &postgres.Retention{Days: 100}, Now: func() time.Time { return before.AddDate(0, 0, 100) }}
+			_, err := w.Init(ctx, o)
+			return err
+		},
 		Act: func(r sink.Revision, a sinktest.Action) error {
 			change := "ADD CONSTRAINT n_not_negative CHECK (n >= 0)"
 			if a == sinktest.Relax {

@@ -10,6 +10,7 @@ package sinktest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -37,6 +38,9 @@ type Warehouse struct {
 	Rows func(r sink.Revision, id uuid.UUID) (int64, error)
 	// Quarantine returns what quarantine holds, by partition and offset.
 	Quarantine func(r sink.Revision) ([]Quarantined, error)
+	// Forget has the ledger forget batches whose times are before one, as far as it
+	// can: RunForgetting calls it, Run does not.
+	Forget func(before time.Time) error
 	// Act does what an operator may do to a table behind Tallyman's back.
 	Act func(r sink.Revision, a Action) error
 }
@@ -74,6 +78,15 @@ func Run(t *testing.T, open func(t testing.TB) Warehouse) {
 			run(newFixture(t, w, name))
 		})
 	}
+}
+
+// RunForgetting runs the part of the suite that has the ledger forget batches,
+// which no case can do for itself alone. It needs a warehouse of its own; open is
+// called once.
+func RunForgetting(t *testing.T, open func(t testing.TB) Warehouse) {
+	t.Helper()
+	w := open(t)
+	forgotten(newFixture(t, w, "forgotten"))
 }
 
 // cases returns the suite by the names of its cases, which are names of datasets too.
