@@ -45,6 +45,9 @@ type Config struct {
 	// Receipts are what the warehouse owes to sources: the loader tells them what is
 	// loaded and what is missing. Defaults to telling them nothing.
 	Receipts sink.Receipts
+	// Extender makes the ledger's partitions ahead and tells how far those of the
+	// dataset's table reach. Defaults to neither.
+	Extender sink.Extender
 	// MissingGrace is how long after its announcement a batch counts as missing. Defaults to 1 min.
 	MissingGrace time.Duration
 	// Committers is the number of connections that commit at the same time. Defaults to 2.
@@ -78,7 +81,7 @@ type Loader struct {
 	upkeep   *upkeep
 	books    *books
 	receipts *receipt.Writer // nil: none are written
-	window   prometheus.Gauge
+	room     *room
 	answers  atomic.Bool // the warehouse, when it was last asked
 }
 
@@ -103,10 +106,7 @@ func New(c Config) (*Loader, error) {
 		c.Registerer = prometheus.NewRegistry()
 	}
 	c.Logger = c.Logger.With("dataset", c.Revision.Manifest.Dataset.String())
-	l := &Loader{config: c, window: prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "tallyman_ledger_end_timestamp_seconds",
-		Help: "Unix time at which the ledger's newest partition ends; batches from then on are not taken until tallyman init has run again.",
-	})}
+	l := &Loader{config: c}
 	committers := make([]sink.Committer, c.Committers)
 	for i := range committers {
 		committers[i] = c.Warehouse.NewCommitter()
@@ -140,10 +140,11 @@ func New(c Config) (*Loader, error) {
 	if err := l.newReceipts(); err != nil {
 		return nil, err
 	}
-	for _, collector := range []prometheus.Collector{l.window, l.up()} {
-		if err := c.Registerer.Register(collector); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
+	if l.room, err = l.newRoom(); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	if err := c.Registerer.Register(l.up()); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	l.consumer, err = consume.New(consume.Config{
 		Conn:           c.Conn,
@@ -229,49 +230,6 @@ func (l *Loader) Run(ctx context.Context) error {
 		l.config.Logger.Warn("left a transaction in flight; whether it committed, the next loader finds out")
 		return err
 	}
-}
-
-const (
-	lookEvery = 5 * time.Second     // how often the warehouse is asked how it is
-	soon      = 31 * 24 * time.Hour // before the ledger's end a person hears of it
-	remind    = time.Hour           // and again
-)
-
-// watch keeps the gauges of the warehouse and of the ledger's end true, and
-// complains a month before the end is reached.
-func (l *Loader) watch(ctx context.Context) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
-	var complained time.Time
-	for {
-		w, err := l.look(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		l.answers.Store(err == nil)
-		switch {
-		case err != nil:
-			l.config.Logger.Debug("can't look at the ledger's end", "cause", err)
-		default:
-			l.window.Set(float64(w.End.Unix()))
-			if time.Until(w.End) < soon && time.Since(complained) > remind {
-				complained = time.Now()
-				l.config.Logger.Error("the ledger's partitions end soon: run tallyman init", "end", w.End)
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// look asks the warehouse for the ledger's window; no answer in time is an error too.
-func (l *Loader) look(ctx context.Context) (sink.Window, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookEvery)
-	defer cancel()
-	return l.config.Warehouse.Window(ctx)
 }
 
 // Ready returns nil, or why nothing is being loaded: not a member yet, an outage

@@ -244,3 +244,14 @@ type Catalog interface {
 	// Window returns the ledger's window.
 	Window(ctx context.Context) (Window, error)
 }
+
+// Extender keeps room for the times ahead: what a loader does for a warehouse
+// beside loading. It is safe for concurrent use, by any number of members.
+type Extender interface {
+	// ExtendLedger has the ledger take times further ahead, where it does not yet,
+	// and returns how many partitions that took.
+	ExtendLedger(ctx context.Context) (int, error)
+	// TableEnd returns up to when, from now on, a revision's table has partitions
+	// of their own for its rows; zero: it has no partitions that end.
+	TableEnd(ctx context.Context, r Revision) (time.Time, error)
+}

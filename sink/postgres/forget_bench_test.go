@@ -49,6 +49,10 @@ SELECT $1, $2::timestamptz + n * interval '100 ms', gen_random_uuid(), 'loaded',
 	exec("VACUUM ANALYZE tallyman.loaded_elements_2024_01")
 	b.Logf("the month has %d MB", w.count("SELECT pg_total_relation_size('tallyman.loaded_elements_2024_01') / 1000000"))
 
+	began := time.Now()
+	exec("SELECT tallyman.fold('tallyman.loaded_elements_2024_01', NULL)")
+	b.ReportMetric(time.Since(began).Seconds(), "s/fold")
+
 	before := loadFor(b, w, 0, func() { time.Sleep(2 * time.Second) })
 	var took time.Duration
 	beside := loadFor(b, w, 1, func() {

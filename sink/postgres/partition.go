@@ -47,6 +47,38 @@ func firstParts(m schema.Manifest, physical schema.Table, now time.Time) []ddl.P
 	return ddl.Parts(m.Partition.Every, physical, now, behind, ahead)
 }
 
+// selectParts returns the ranges of a table's partitions, by time.
+const selectParts = `
+SELECT b[1]::timestamptz, b[2]::timestamptz
+FROM pg_catalog.pg_inherits i
+JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+CROSS JOIN regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \(''([^'']+)''\) TO \(''([^'']+)''\)') AS b
+WHERE i.inhparent = $1::text::regclass AND b IS NOT NULL
+ORDER BY 1`
+
+// TableEnd implements sink.Extender. Only partitions by a manifest are known to
+// be by time. Where there is none for now, they ended when the last one did.
+func (w *Warehouse) TableEnd(ctx context.Context, r sink.Revision) (end time.Time, err error) {
+	if r.Manifest.Partition == nil {
+		return end, nil
+	}
+	now := time.Now()
+	b := &pgx.Batch{}
+	b.Queue(isoBounds) // for this one transaction
+	b.Queue(selectParts, ddl.PostgresName(r.Physical)).Query(func(rows pgx.Rows) error {
+		var from, to time.Time
+		_, err := pgx.ForEachRow(rows, []any{&from, &to}, func() error {
+			if from.Equal(end) || !from.After(now) {
+				end = to.UTC()
+			}
+			return nil
+		})
+		return err
+	})
+	err = w.pool.SendBatch(ctx, b).Close()
+	return end, w.class("read the partitions of "+r.Manifest.Dataset.String(), err)
+}
+
 // selectLacking returns which of some ranges no partition overlaps, by number.
 // The bounds of the one for the rest are null, so it overlaps none.
 const selectLacking = `

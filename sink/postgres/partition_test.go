@@ -156,6 +156,34 @@ func TestPartitionsAhead(t *testing.T) {
 	}
 }
 
+// A table's partitions end where the first hole after now is.
+func TestTableEnd(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			dsn := sandboxtest.Postgres(t, version) + "&timezone=America/St_Johns&datestyle=German,DMY"
+			w := open(t, dsn, visits, postgres.Config{})
+			for _, tc := range []struct {
+				drop string
+				want time.Time
+			}{{"", month(25)}, {partOf(3), month(3)}, {partOf(0), month(0)}} {
+				if tc.drop != "" {
+					execute(t, w.conn, "DROP TABLE "+tc.drop)
+				}
+				if end, err := w.TableEnd(t.Context(), w.revision); err != nil || !end.Equal(tc.want) {
+					t.Errorf("without %s they end at %v, %v, want %v", tc.drop, end, err, tc.want)
+				}
+			}
+			plain := w.revision
+			plain.Manifest.Partition = nil
+			if end, err := w.TableEnd(t.Context(), plain); err != nil || !end.IsZero() {
+				t.Errorf("a table without partitions: %v, %v", end, err)
+			}
+		})
+	}
+}
+
 // Bounds of every type are those of UTC, wherever the session is.
 func TestPartitionsAheadOfEveryType(t *testing.T) {
 	t.Parallel()

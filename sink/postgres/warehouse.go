@@ -27,6 +27,7 @@ var (
 	_ sink.Catalog   = (*Warehouse)(nil)
 	_ sink.Positions = (*Warehouse)(nil)
 	_ sink.Manifests = (*Warehouse)(nil)
+	_ sink.Extender  = (*Warehouse)(nil)
 )
 
 // Open reads the configuration and prepares the pool. It does not connect: a

@@ -188,8 +188,7 @@ func names(ctx context.Context, q queryer, sql string, args ...any) ([]string, e
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// ExtendLedger makes the ledger's partitions for the next 24 months, where there
-// are none yet, and returns how many that were. A loader may do it.
+// ExtendLedger implements sink.Extender: 24 months ahead.
 func (w *Warehouse) ExtendLedger(ctx context.Context) (int, error) {
 	made, err := names(ctx, w.pool, extendLedger)
 	return len(made), w.class("make partitions of the ledger", err)
