@@ -10,11 +10,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// document is a manifest as JSON: every key present, defaults written out.
+// document is a manifest as JSON: every key present, defaults written out; but
+// for sources, which is there only if it says something: manifests were hashed
+// before there were any.
 type document struct {
 	BatchID bool             `json:"batch_id"`
 	Columns []columnDocument `json:"columns"`
 	Dataset string           `json:"dataset"`
+	Sources []sourceDocument `json:"sources,omitempty"`
 	Table   tableDocument    `json:"table"`
 	Topic   string           `json:"topic"`
 }
@@ -23,6 +26,11 @@ type columnDocument struct {
 	Name     string `json:"name"`
 	Nullable bool   `json:"nullable"`
 	Type     Type   `json:"type"`
+}
+
+type sourceDocument struct {
+	Continuous bool   `json:"continuous"`
+	Name       string `json:"name"`
 }
 
 // tableDocument has every key, but for those that are there only if they say
@@ -48,7 +56,7 @@ type indexDocument struct {
 
 // Canonical returns the canonical form: JSON by RFC 8785 (sorted keys, no
 // space, shortest escapes) with every default written out, but for those of
-// table.existing, table.indexes, table.partition and table.primary_key.
+// sources, table.existing, table.indexes, table.partition and table.primary_key.
 func (m Manifest) Canonical() []byte {
 	doc := document{
 		BatchID: m.BatchID,
@@ -62,6 +70,9 @@ func (m Manifest) Canonical() []byte {
 	}
 	for _, x := range m.Indexes {
 		doc.Table.Indexes = append(doc.Table.Indexes, indexDocument(x))
+	}
+	for _, s := range m.Sources {
+		doc.Sources = append(doc.Sources, sourceDocument{Continuous: s.Continuous, Name: s.Name})
 	}
 	text, err := json.Marshal(doc)
 	if err != nil {
@@ -107,6 +118,9 @@ func ParseCanonical(text []byte) (Manifest, error) {
 	m.Partition = (*Partition)(doc.Table.Partition)
 	for _, x := range doc.Table.Indexes {
 		m.Indexes = append(m.Indexes, Index(x))
+	}
+	for _, s := range doc.Sources {
+		m.Sources = append(m.Sources, Source{Name: s.Name, Continuous: s.Continuous})
 	}
 	if err := m.Validate(); err != nil {
 		return Manifest{}, fmt.Errorf("parse manifest: %w", err)

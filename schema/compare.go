@@ -8,7 +8,7 @@ import (
 // Difference is one thing in which a manifest differs from an earlier one of
 // its dataset.
 type Difference struct {
-	// Subject is topic, table, batch_id, columns or the name of a column in quotes.
+	// Subject is topic, table, batch_id, sources, columns or the name of a column in quotes.
 	Subject string `json:"subject"`
 	Change  string `json:"change"`
 	// Fits says that rows by both manifests can be in one table.
@@ -28,7 +28,8 @@ func (d Difference) String() string {
 
 // Compare lists in what one manifest differs from an earlier one of the same
 // dataset. Rows by both fit one table if the later one only adds nullable
-// columns; where they stand among the others does not matter.
+// columns; where they stand among the others, and which sources are expected,
+// does not matter.
 func Compare(earlier, later Manifest) []Difference {
 	var all []Difference
 	misfit := func(subject, advice, format string, args ...any) {
@@ -55,6 +56,9 @@ func Compare(earlier, later Manifest) []Difference {
 	}
 	if !samePartition(earlier.Partition, later.Partition) {
 		misfit("table.partition", "keep it as it was, or make a dataset of another name", "%s instead of %s", later.Partition, earlier.Partition)
+	}
+	if !sameSources(earlier.Sources, later.Sources) {
+		all = append(all, Difference{Subject: "sources", Change: "are others", Fits: true})
 	}
 	all = append(all, compareColumns(earlier, later)...)
 	return all

@@ -77,10 +77,10 @@ func TestParseManifestFaults(t *testing.T) {
 		"empty":        {"", "the manifest is empty"},
 		"only comment": {"# nothing\n", "the manifest is empty"},
 		"syntax":       {"dataset: [\n", "line 1: did not find expected node content"},
-		"not a map":    {"- a\n", "line 1: is a list, want a mapping with the keys batch_id, columns, dataset, table, topic"},
+		"not a map":    {"- a\n", "line 1: is a list, want a mapping with the keys batch_id, columns, dataset, sources, table, topic"},
 		"two":          {"dataset: a/b\n---\nx: 1\n", "line 2: a second document: one manifest a file"},
 		"unknown keys, all of them": {"datasett: a/b\ncolumns:\n- {name: a, type: bool, nullabel: true}\ntable: {nam: b}\n", `
-line 1: unknown key "datasett": known are batch_id, columns, dataset, table, topic
+line 1: unknown key "datasett": known are batch_id, columns, dataset, sources, table, topic
 line 1: dataset: is required: namespace/name
 line 3: columns[0]: unknown key "nullabel": known are name, nullable, type
 line 4: table: unknown key "nam": known are existing, indexes, name, partition, primary_key, schema`},
@@ -240,6 +240,9 @@ func manifests() *rapid.Generator[schema.Manifest] {
 				Type:     types.Draw(t, "type"),
 				Nullable: rapid.Bool().Draw(t, "nullable"),
 			})
+		}
+		for _, n := range rapid.SliceOfNDistinct(part, 0, 3, func(s string) string { return s }).Draw(t, "sources") {
+			m.Sources = append(m.Sources, schema.Source{Name: n, Continuous: rapid.Bool().Draw(t, "continuous")})
 		}
 		if c := m.Columns[0]; !m.Existing && !c.Nullable && !strings.HasPrefix(string(c.Type), "json") && rapid.Bool().Draw(t, "keys") {
 			m.PrimaryKey = []string{c.Name}

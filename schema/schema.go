@@ -51,6 +51,9 @@ type Manifest struct {
 	Indexes []Index
 	// Partition says how the table is partitioned; nil: it is not.
 	Partition *Partition
+	// Sources are the producers that the dataset is expected to get batches from;
+	// nil: whichever there are.
+	Sources []Source
 	// Existing says that the table was not made by Tallyman and is used as it is:
 	// without a view, and without _batch_id.
 	Existing bool

@@ -3,6 +3,7 @@ package schema
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -107,7 +108,7 @@ func (m Manifest) faults() Faults {
 			add(path+".type", "%s", fault)
 		}
 	}
-	return append(append(fs, m.keyFaults()...), m.partitionFaults()...)
+	return slices.Concat(fs, m.keyFaults(), m.partitionFaults(), m.sourceFaults())
 }
 
 // topicFault returns what is wrong with a topic's name by Kafka's rules, or "".

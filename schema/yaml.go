@@ -27,6 +27,7 @@ func ParseManifest(text []byte) (Manifest, error) {
 		"topic":    func(n *yaml.Node) { r.string(n, "topic", &m.Topic) },
 		"batch_id": func(n *yaml.Node) { r.bool(n, "batch_id", &m.BatchID) },
 		"columns":  func(n *yaml.Node) { m.Columns = r.columns(n) },
+		"sources":  func(n *yaml.Node) { m.Sources = r.sources(n) },
 		"table": func(n *yaml.Node) {
 			r.mapping(n, "table", keys{
 				"schema":      func(n *yaml.Node) { r.string(n, "table.schema", &m.Table.Schema) },
@@ -181,6 +182,28 @@ func (r *reader) columns(n *yaml.Node) []Column {
 		})
 	}
 	return columns
+}
+
+func (r *reader) sources(n *yaml.Node) []Source {
+	r.lines["sources"] = n.Line
+	n = resolve(n)
+	if n.Kind != yaml.SequenceNode {
+		r.wrong(n, "sources", "a list of {name, continuous}")
+		return nil
+	}
+	if len(n.Content) == 0 {
+		return nil // as if it were not said
+	}
+	sources := make([]Source, len(n.Content))
+	for i, item := range n.Content {
+		path := fmt.Sprintf("sources[%d]", i)
+		s := &sources[i]
+		r.mapping(item, path, keys{
+			"name":       func(n *yaml.Node) { r.string(n, path+".name", &s.Name) },
+			"continuous": func(n *yaml.Node) { r.bool(n, path+".continuous", &s.Continuous) },
+		})
+	}
+	return sources
 }
 
 func (r *reader) indexes(n *yaml.Node) []Index {

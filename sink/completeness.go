@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,13 +11,17 @@ import (
 )
 
 // Completeness is how far a dataset is loaded, by what its sources announced.
-// It speaks for the sources that the warehouse has heard of.
+// It speaks for the sources that the manifest expects, and for all others that
+// the warehouse has heard of; where none is expected, for the latter alone.
 type Completeness struct {
-	Streams int64 // that are known
-	Open    int64 // of these, that may get further numbers
+	Expected  int64 // sources that the manifest expects
+	Announced int64 // batches, by all streams that are not retired
+	Satisfied int64 // of these, loaded, discarded, satisfied or in quarantine
+	Streams   int64 // that are known
+	Open      int64 // of these, that may get further numbers
 	// Through is the time, by the sources' clocks, through which every batch
 	// announced is loaded or discarded; zero: nothing is known yet, or of some
-	// stream nothing is covered.
+	// stream nothing is covered, or of some expected source nothing was ever heard.
 	Through time.Time
 	// All says that every stream is closed and wholly loaded; Through is zero then.
 	All     bool
@@ -28,10 +33,11 @@ type Completeness struct {
 }
 
 // Hold is a stream with something announced that is not loaded, or one that is
-// open and was last heard of at Through.
+// open and was last heard of at Through; or an expected source without a stream
+// that may get further numbers.
 type Hold struct {
 	Source      string
-	Incarnation uuid.UUID
+	Incarnation uuid.UUID // uuid.Nil: it is the expected source
 	Announced   uint64
 	Covered     uint64    // up to here all is loaded or discarded
 	Through     time.Time // zero: nothing is covered
@@ -58,6 +64,63 @@ type Acceptance struct {
 	Incarnation uuid.UUID
 	First, Last uint64
 	By, Why     string
+}
+
+// Retirement ends that streams of a source hold their dataset back: somebody says
+// that their journals are lost. It is not taken back by what the streams may
+// still announce; whoever opens the source again begins another stream.
+type Retirement struct {
+	Revision    int64
+	Source      string
+	Incarnation uuid.UUID // uuid.Nil: every stream that holds the dataset back and is silent
+	By, Why     string
+}
+
+// Silence is how long nothing was heard of a stream that a Retirement takes
+// without naming it: one that lives announces every few seconds.
+const Silence = time.Minute
+
+// RetiredStream is what became of a stream in a Retirement.
+type RetiredStream struct {
+	Incarnation uuid.UUID
+	State       StreamState // that it had before
+	Announced   uint64
+	Missing     int64     // batches announced that are nowhere, and of which nobody hears any more
+	Heard       time.Time // when an announcement was last taken
+	Alive       bool      // it was heard of just now and not named, so it was left alone
+}
+
+// StreamState is where a stream is in its life.
+type StreamState string
+
+// The states of a stream.
+const (
+	StreamOpen    StreamState = "open"
+	StreamClosed  StreamState = "closed"
+	StreamRetired StreamState = "retired"
+)
+
+// UnknownSourceError says that there is no such stream to retire.
+type UnknownSourceError struct {
+	Source string
+	Known  []string // sources that the warehouse has heard of, some
+}
+
+// Error tells which sources there are.
+func (e *UnknownSourceError) Error() string {
+	if len(e.Known) == 0 {
+		return fmt.Sprintf("no such stream of source %q: no source was ever heard of", e.Source)
+	}
+	return fmt.Sprintf("no such stream of source %q: there are streams of %q", e.Source, e.Known)
+}
+
+// Retirer ends that streams hold their dataset back.
+type Retirer interface {
+	// RetireSource retires the streams of a source that hold their dataset back, or
+	// the one that is named, and returns each with what it was. An
+	// *UnknownSourceError says that there is none; nothing at all means that there
+	// are some, and none of them holds the dataset back.
+	RetireSource(ctx context.Context, r Retirement) ([]RetiredStream, error)
 }
 
 // Books are what the warehouse knows of streams, for people and for upkeep. It

@@ -51,9 +51,6 @@ func KindOf(headers []Header) Kind {
 	return Foreign
 }
 
-// maxSource bounds a source's name, in bytes.
-const maxSource = 255
-
 var (
 	decimal     = regexp.MustCompile(`^[1-9][0-9]*$`)
 	traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
@@ -196,8 +193,8 @@ func (p *parser) source() *Refusal {
 	switch {
 	case s == "":
 		return refuse(BadEnvelope, "header ce_source is missing or empty")
-	case len(s) > maxSource:
-		return refuse(BadEnvelope, "ce_source %s has %d bytes, at most %d are possible", quote(s), len(s), maxSource)
+	case len(s) > schema.MaxSource:
+		return refuse(BadEnvelope, "ce_source %s has %d bytes, at most %d are possible", quote(s), len(s), schema.MaxSource)
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
 		return refuse(BadEnvelope, "ce_source %s is not UTF-8 without control characters", quote(s))
 	}

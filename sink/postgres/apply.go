@@ -54,6 +54,13 @@ LIMIT 1`
 
 	insertDataset = `INSERT INTO tallyman.datasets (dataset, manifest_hash, manifest, topic) VALUES ($1, $2, $3::json, $4)`
 
+	deleteUnexpected = `DELETE FROM tallyman.expected_sources WHERE dataset = $1 AND NOT source = ANY (coalesce($2::text[], '{}'))`
+
+	insertExpected = `
+INSERT INTO tallyman.expected_sources AS e (dataset, source, continuous)
+SELECT $1, k.source, k.continuous FROM unnest($2::text[], $3::boolean[]) AS k (source, continuous)
+ON CONFLICT (dataset, source) DO UPDATE SET continuous = EXCLUDED.continuous WHERE e.continuous <> EXCLUDED.continuous`
+
 	insertRevision = `
 INSERT INTO tallyman.revisions (dataset, manifest_hash, physical_schema, physical_table, state)
 VALUES ($1, $2, $3, $4, 'active') RETURNING revision_id`
@@ -63,7 +70,7 @@ VALUES ($1, $2, $3, $4, 'active') RETURNING revision_id`
 // view that readers use, and the entries by which loaders find them, in one
 // transaction. A dataset that is there gets the columns that a further manifest
 // adds, while it is loaded by the others. A manifest that was applied before
-// changes nothing. What can't be applied is a Misconfigured error that says why,
+// changes nothing but which sources are expected. What can't be applied is a Misconfigured error that says why,
 // and leaves nothing behind.
 func (w *Warehouse) Apply(ctx context.Context, m schema.Manifest) (Applied, error) {
 	applied, err := whileLocked(ctx, w.cfg.moment(), func() (Applied, error) { return w.apply(ctx, m, true) })
@@ -114,6 +121,23 @@ func (w *Warehouse) apply(ctx context.Context, m schema.Manifest, act bool) (App
 	return s.applied, w.class("apply "+m.Dataset.String(), err)
 }
 
+// expect keeps which sources the manifest that was applied last expects, also if
+// it was applied before: they are no part of what its rows are.
+func expect(ctx context.Context, tx pgx.Tx, m schema.Manifest) error {
+	var (
+		sources    []string
+		continuous []bool
+	)
+	for _, s := range m.Sources {
+		sources, continuous = append(sources, s.Name), append(continuous, s.Continuous)
+	}
+	if _, err := tx.Exec(ctx, deleteUnexpected, m.Dataset.String(), sources); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, insertExpected, m.Dataset.String(), sources, continuous)
+	return err
+}
+
 // examine finds out what there is of the dataset, and what applying takes.
 func examine(ctx context.Context, tx pgx.Tx, m schema.Manifest) (survey, error) {
 	rows, err := tx.Query(ctx, selectDataset, m.Dataset.String())
@@ -157,9 +181,11 @@ func (s *survey) execute(ctx context.Context, tx pgx.Tx, m schema.Manifest) erro
 		}
 	}
 	if s.applied.Created {
-		return tx.QueryRow(ctx, insertRevision, m.Dataset.String(), m.Hash(), r.Physical.Schema, r.Physical.Name).Scan(&r.ID)
+		if err := tx.QueryRow(ctx, insertRevision, m.Dataset.String(), m.Hash(), r.Physical.Schema, r.Physical.Name).Scan(&r.ID); err != nil {
+			return err
+		}
 	}
-	return nil
+	return expect(ctx, tx, m)
 }
 
 // refused is the error for a manifest that can't be applied.

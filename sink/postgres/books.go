@@ -18,7 +18,9 @@ const (
 	advanceFloors = `SELECT tallyman.advance_floors($1)`
 
 	sumCompleteness = `
-SELECT count(*), count(*) FILTER (WHERE c.state = 'open'), coalesce(sum(c.refused), 0)::bigint, min(c.complete_through)
+SELECT count(*), count(*) FILTER (WHERE c.state = 'open'), coalesce(sum(c.refused), 0)::bigint, coalesce(sum(c.announced) FILTER (WHERE c.state <> 'retired'), 0)::bigint,
+       LEAST(min(c.complete_through), (SELECT min(e.complete_through) FROM tallyman.expectations e WHERE e.revision_id = $1)),
+       (SELECT count(*) FROM tallyman.expectations e WHERE e.revision_id = $1)
 FROM tallyman.completeness c
 WHERE c.revision_id = $1`
 
@@ -31,7 +33,11 @@ WHERE m.revision_id = $1`
 SELECT c.source, c.incarnation, c.announced, c.covered, c.complete_through, c.seen_at, c.state = 'open', c.refused, coalesce(c.refused_why, '')
 FROM tallyman.completeness c
 WHERE c.revision_id = $1 AND c.complete_through < 'infinity'
-ORDER BY c.complete_through, c.incarnation
+UNION ALL
+SELECT e.source, NULL, 0, 0, e.complete_through, NULL, false, 0, ''
+FROM tallyman.expectations e
+WHERE e.revision_id = $1 AND e.complete_through < 'infinity'
+ORDER BY complete_through, incarnation, source
 LIMIT 10`
 
 	listMissing = `
@@ -88,7 +94,7 @@ func completeness(ctx context.Context, tx pgx.Tx, r sink.Revision, grace time.Du
 	b := &pgx.Batch{}
 	b.Queue(sumCompleteness, r.ID).QueryRow(func(row pgx.Row) error {
 		var through pgtype.Timestamptz
-		if err := row.Scan(&c.Streams, &c.Open, &c.Refused, &through); err != nil {
+		if err := row.Scan(&c.Streams, &c.Open, &c.Refused, &c.Announced, &through, &c.Expected); err != nil {
 			return err
 		}
 		c.All, c.Through = through.Valid && through.InfinityModifier == pgtype.Infinity, finite(through)
@@ -98,6 +104,15 @@ func completeness(ctx context.Context, tx pgx.Tx, r sink.Revision, grace time.Du
 		var oldest pgtype.Timestamptz
 		err := row.Scan(&c.Missing, &oldest)
 		c.Oldest = finite(oldest)
+		return err
+	})
+	b.Queue(sumMissing, r.ID, time.Duration(0)).QueryRow(func(row pgx.Row) error {
+		var (
+			nowhere int64
+			oldest  pgtype.Timestamptz
+		)
+		err := row.Scan(&nowhere, &oldest)
+		c.Satisfied = c.Announced - nowhere
 		return err
 	})
 	b.Queue(listHolds, r.ID).Query(func(rows pgx.Rows) (err error) {

@@ -53,6 +53,11 @@ SELECT $1, $2::timestamptz + n * interval '100 ms', gen_random_uuid(), 'loaded',
 	exec("SELECT tallyman.fold('tallyman.loaded_elements_2024_01', NULL)")
 	b.ReportMetric(time.Since(began).Seconds(), "s/fold")
 
+	began = time.Now()
+	if _, err := w.Init(b.Context(), postgres.InitOptions{}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(time.Since(began).Seconds(), "s/init-idle")
 	before := loadFor(b, w, 0, func() { time.Sleep(2 * time.Second) })
 	var took time.Duration
 	beside := loadFor(b, w, 1, func() {

@@ -3,7 +3,8 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA tallyman FROM tallyman_loader, tallyman_rea
 GRANT USAGE ON SCHEMA tallyman TO tallyman_loader, tallyman_reader;
 GRANT SELECT ON tallyman.target, tallyman.datasets, tallyman.revisions, tallyman.loaded_elements,
     tallyman.positions, tallyman.quarantine, tallyman.gaps, tallyman.streams, tallyman.announcements, tallyman.satisfied,
-    tallyman.completeness, tallyman.ledger_window TO tallyman_loader, tallyman_reader;
+    tallyman.completeness, tallyman.ledger_window,
+    tallyman.expectations TO tallyman_loader, tallyman_reader;
 GRANT SELECT ON tallyman.v4_ids TO tallyman_loader, tallyman_reader;
 GRANT INSERT ON tallyman.v4_ids TO tallyman_loader;
 GRANT INSERT ON tallyman.loaded_elements, tallyman.positions, tallyman.quarantine, tallyman.gaps TO tallyman_loader;
@@ -13,7 +14,7 @@ GRANT UPDATE (state, closed_at, closed_by, closed_why, unique_id, batch_time, so
     ON tallyman.quarantine TO tallyman_loader;
 GRANT EXECUTE ON FUNCTION tallyman.return_claims, tallyman.extend_ledger TO tallyman_loader;
 GRANT INSERT (revision_id, incarnation, source) ON tallyman.streams TO tallyman_loader;
-GRANT UPDATE (state, floor, announced, announced_at, seen_at, refused, refused_why, refused_at) ON tallyman.streams TO tallyman_loader;
+GRANT UPDATE (state, floor, announced, announced_at, seen_at, refused, refused_why, refused_at, retired_by, retired_why, retired_at) ON tallyman.streams TO tallyman_loader;
 GRANT INSERT, UPDATE (at), DELETE ON tallyman.announcements TO tallyman_loader;
 GRANT INSERT, UPDATE (last) ON tallyman.satisfied TO tallyman_loader;
 GRANT SELECT, INSERT, UPDATE ON tallyman.receipts TO tallyman_loader;

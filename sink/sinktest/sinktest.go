@@ -27,6 +27,7 @@ type Warehouse struct {
 	sink.Manifests
 	sink.Books
 	sink.Receipts
+	sink.Retirer
 	// NewCommitter returns a committer, which the suite closes.
 	NewCommitter func() sink.Committer
 	// NewQuarantine returns the quarantine for one user at a time.
@@ -152,5 +153,7 @@ func cases() map[string]func(*fixture) {
 		"receipts-in-grace":     receiptsInGrace,
 		"receipts-many-holes":   receiptsOfManyHoles,
 		"receipts-at-once":      receiptsAtOnce,
+		"retired":               retired,
+		"expected":              expected,
 	}
 }

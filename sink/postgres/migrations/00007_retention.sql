@@ -130,3 +130,29 @@ $$;
 REVOKE ALL ON FUNCTION tallyman.extend_ledger FROM PUBLIC;
 COMMENT ON FUNCTION tallyman.extend_ledger IS
     'Makes the ledger''s partitions for the next 24 months, as its owner: for loaders, which own nothing.';
+
+ALTER TABLE tallyman.streams ADD COLUMN retired_by text, ADD COLUMN retired_why text, ADD COLUMN retired_at timestamptz;
+COMMENT ON COLUMN tallyman.streams.retired_by IS
+    'Who said that the stream holds the dataset back no more; why and when is beside it. It is not taken back: what opens its source again begins another stream.';
+
+CREATE TABLE tallyman.expected_sources (
+    dataset    text NOT NULL,
+    source     text NOT NULL,
+    continuous boolean NOT NULL,
+    PRIMARY KEY (dataset, source)
+);
+COMMENT ON TABLE tallyman.expected_sources IS
+    'The sources that a dataset is expected to get batches from, by the manifest that was applied last. None: whichever there are.';
+
+CREATE VIEW tallyman.expectations AS
+SELECT r.revision_id, e.source, e.continuous, count(s.incarnation) AS streams,
+       CASE WHEN count(s.incarnation) = 0 THEN '-infinity'::timestamptz
+            WHEN e.continuous AND NOT bool_or(s.state = 'open') THEN max(s.announced_at)
+            ELSE 'infinity'::timestamptz
+       END AS complete_through
+FROM tallyman.expected_sources e
+JOIN tallyman.revisions r ON r.dataset = e.dataset
+LEFT JOIN tallyman.streams s ON (s.revision_id, s.source) = (r.revision_id, e.source)
+GROUP BY r.revision_id, e.source, e.continuous;
+COMMENT ON VIEW tallyman.expectations IS
+    'How each expected source holds its dataset back, beyond what its streams do: one that was never heard of wholly, a continuous one without an open stream at its last announcement.';
