@@ -30,11 +30,14 @@ type Due struct {
 // of members may ask at once: each receipt is given to one of them.
 type Receipts interface {
 	// TakeReceipts returns receipts that are due, and how many streams it looked at.
-	// A receipt is due when it says something else than the last one, or that was
-	// sent some time ago and its stream can still change, or its source has
-	// announced the stream once more. What is taken and not noted as sent is due
-	// again when the lease ends.
+	// A receipt is due when it says something else than the last one; or that was
+	// sent some time ago, and the stream is open or something of it is missing; or
+	// the stream is closed and its source has announced it once more. What is taken
+	// and not noted as sent is due again when the lease ends.
 	TakeReceipts(ctx context.Context, d Due) (receipts []batch.Receipt, looked int, err error)
 	// ReceiptsSent notes what Kafka has acknowledged.
 	ReceiptsSent(ctx context.Context, d Due, receipts []batch.Receipt) error
+	// ReceiptsAge returns for how long the source that waits longest was not told how
+	// its stream stands; 0: none waits. Of a closed stream all of which was told, none does.
+	ReceiptsAge(ctx context.Context, d Due) (time.Duration, error)
 }

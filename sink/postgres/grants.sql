@@ -17,5 +17,4 @@ GRANT INSERT (revision_id, incarnation, source) ON tallyman.streams TO tallyman_
 GRANT UPDATE (state, floor, announced, announced_at, seen_at, refused, refused_why, refused_at, retired_by, retired_why, retired_at) ON tallyman.streams TO tallyman_loader;
 GRANT INSERT, UPDATE (at), DELETE ON tallyman.announcements TO tallyman_loader;
 GRANT INSERT, UPDATE (last) ON tallyman.satisfied TO tallyman_loader;
-GRANT SELECT, INSERT, UPDATE ON tallyman.receipts TO tallyman_loader;
-GRANT SELECT ON tallyman.receipts TO tallyman_reader;
+GRANT SELECT, INSERT (cluster, revision_id, incarnation, due_at), UPDATE (due_at, looked_at, sent_at, sent) ON tallyman.receipts TO tallyman_loader;

@@ -21,16 +21,33 @@ var _ sink.Receipts = (*Warehouse)(nil)
 const heardOfLate = 10 * time.Minute
 
 const (
-	// A stream of which all was told is looked at again when its source
-	// announces it once more: the source has not seen the receipt.
-	findStreams = `
-INSERT INTO tallyman.receipts AS r (cluster, revision_id, incarnation, due_at)
-SELECT $2, s.revision_id, s.incarnation, s.seen_at
+	addStreams = `
+INSERT INTO tallyman.receipts (cluster, revision_id, incarnation, due_at)
+SELECT $2, s.revision_id, s.incarnation, now()
 FROM tallyman.streams s
 WHERE s.revision_id = $1 AND s.seen_at > now() - $3::interval
+  AND NOT EXISTS (SELECT FROM tallyman.receipts r WHERE (r.cluster, r.revision_id, r.incarnation) = ($2, s.revision_id, s.incarnation))
 ORDER BY s.incarnation
-ON CONFLICT (cluster, revision_id, incarnation) DO UPDATE SET due_at = now()
-WHERE r.due_at = 'infinity' AND r.looked_at < EXCLUDED.due_at`
+ON CONFLICT DO NOTHING`
+
+	// A stream of which all was told is looked at again when its source
+	// announces it once more: the source has not seen the receipt.
+	wakeStreams = `
+WITH unseen AS (
+    SELECT r.incarnation
+    FROM tallyman.receipts r
+    JOIN tallyman.streams s USING (revision_id, incarnation)
+    WHERE r.cluster = $2 AND r.revision_id = $1 AND r.due_at = 'infinity' AND s.seen_at > r.looked_at AND s.seen_at > now() - $3::interval
+    FOR UPDATE OF r SKIP LOCKED
+)
+UPDATE tallyman.receipts r SET due_at = now()
+FROM unseen
+WHERE r.cluster = $2 AND r.revision_id = $1 AND r.incarnation = unseen.incarnation`
+
+	waitsLongest = `
+SELECT greatest(extract(epoch FROM now() - min(r.looked_at)), 0)::float8
+FROM tallyman.receipts r
+WHERE r.cluster = $2 AND r.revision_id = $1 AND r.due_at < 'infinity'`
 
 	takeDue = `
 WITH due AS (
@@ -80,8 +97,10 @@ func (w *Warehouse) takeReceipts(ctx context.Context, d sink.Due) (due, unchange
 	if d.All {
 		of = pgtype.Interval{Months: 12 * 1000, Valid: true}
 	}
-	if _, err := w.pool.Exec(ctx, findStreams, d.Revision.ID, d.Cluster, of); err != nil {
-		return nil, nil, 0, err
+	for _, statement := range []string{addStreams, wakeStreams} {
+		if _, err := w.pool.Exec(ctx, statement, d.Revision.ID, d.Cluster, of); err != nil {
+			return nil, nil, 0, err
+		}
 	}
 	rows, err := w.pool.Query(ctx, takeDue, d.Revision.ID, d.Cluster, d.Lease, d.Limit)
 	if err != nil {
@@ -115,17 +134,22 @@ func (w *Warehouse) takeReceipts(ctx context.Context, d sink.Due) (due, unchange
 }
 
 // due says whether the stream's source is told now. One that announced a closed
-// stream once more has not seen what it was told.
+// stream once more has not seen what it was told. One that can do something about
+// its stream is told again and again: after the warehouse was restored from a
+// backup, what was told last is not what this warehouse remembers.
 func (t *taken) due(r *owed, again time.Duration) bool {
 	switch {
 	case !bytes.Equal(t.sent, fingerprint(&r.Receipt)):
 		return true
-	case r.Closed:
-		return r.seen.After(t.sentAt)
+	case r.Closed && r.seen.After(t.sentAt):
+		return true
 	default:
-		return t.at.Sub(t.sentAt) >= again
+		return !over(&r.Receipt) && t.at.Sub(t.sentAt) >= again
 	}
 }
+
+// over says whether a stream is closed and all of it accounted for.
+func over(r *batch.Receipt) bool { return r.Closed && r.Through == r.Announced }
 
 // fingerprint is what a receipt says, whenever it says so.
 func fingerprint(r *batch.Receipt) []byte {
@@ -187,6 +211,15 @@ func (w *Warehouse) receiptsOf(ctx context.Context, d sink.Due, all []taken) (ma
 	return receipts, err
 }
 
+// ReceiptsAge implements sink.Receipts.
+func (w *Warehouse) ReceiptsAge(ctx context.Context, d sink.Due) (time.Duration, error) {
+	var seconds *float64
+	if err := w.pool.QueryRow(ctx, waitsLongest, d.Revision.ID, d.Cluster).Scan(&seconds); err != nil || seconds == nil {
+		return 0, w.class("see how old receipts are", err)
+	}
+	return time.Duration(*seconds * float64(time.Second)), nil
+}
+
 // ReceiptsSent implements sink.Receipts.
 func (w *Warehouse) ReceiptsSent(ctx context.Context, d sink.Due, receipts []batch.Receipt) error {
 	return w.class("note receipts", w.note(ctx, d, receipts, true))
@@ -198,15 +231,15 @@ func (w *Warehouse) note(ctx context.Context, d sink.Due, receipts []batch.Recei
 		return nil
 	}
 	ids, at := make([]pgtype.UUID, len(receipts)), make([]time.Time, len(receipts))
-	over, told := make([]bool, len(receipts)), make([][]byte, len(receipts))
+	done, told := make([]bool, len(receipts)), make([][]byte, len(receipts))
 	for i := range receipts {
 		r := &receipts[i]
 		ids[i], at[i] = pgtype.UUID{Bytes: r.Incarnation, Valid: true}, r.At
-		over[i] = r.Closed && r.Through == r.Announced
+		done[i] = over(r)
 		if sent {
 			told[i] = fingerprint(r)
 		}
 	}
-	_, err := w.pool.Exec(ctx, noteReceipts, d.Revision.ID, d.Cluster, d.Every, ids, at, over, told)
+	_, err := w.pool.Exec(ctx, noteReceipts, d.Revision.ID, d.Cluster, d.Every, ids, at, done, told)
 	return err
 }

@@ -158,7 +158,18 @@ func (s *staff) account(ctx context.Context, e sink.Element) error {
 	}
 	_, retireErr := w.RetireSource(ctx, sink.Retirement{Revision: w.revision.ID, Source: "test", Incarnation: stream, By: "lo", Why: "a test"})
 	_, err := w.AcceptMissing(ctx, sink.Acceptance{Revision: w.revision.ID, Incarnation: stream, First: 1, Last: 9, By: "lo", Why: "a test"})
-	return errors.Join(retireErr, err, books(ctx, w))
+	return errors.Join(retireErr, err, books(ctx, w), tell(ctx, w))
+}
+
+// tell does everything that is done for receipts.
+func tell(ctx context.Context, w *warehouse) error {
+	d := sink.Due{Revision: w.revision, Cluster: "default", Limit: 10}
+	taken, _, err := w.TakeReceipts(ctx, d)
+	if err == nil && len(taken) == 0 {
+		err = errors.New("no receipt is due")
+	}
+	_, ageErr := w.ReceiptsAge(ctx, d)
+	return errors.Join(err, ageErr, w.ReceiptsSent(ctx, d, taken))
 }
 
 // books reads what is known of streams.

@@ -69,6 +69,40 @@ func receipts(f *fixture) {
 	f.told(d)
 }
 
+// receiptsOfClosed repeats what is missing of a closed stream, until nothing is.
+// How long the source waits for news ends with that.
+func receiptsOfClosed(f *fixture) {
+	s, d := f.stream(), f.due()
+	waits := func() time.Duration {
+		age, err := f.w.ReceiptsAge(f.Context(), d)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return age
+	}
+	if age := waits(); age != 0 {
+		f.Errorf("nobody waits, and that for %v", age)
+	}
+	s.load(s.element(1))
+	s.announce(nil, s.says(2, 1, true))
+	want := batch.Receipt{Incarnation: s.incarnation, Through: 1, Considered: 2, Announced: 2, Closed: true, Missing: []batch.Range{{First: 2, Last: 2}}}
+	f.told(d, want)
+	f.told(d)
+	first := waits()
+	if second := waits(); first <= 0 || second <= first {
+		f.Errorf("the source waits for %v, then for %v", first, second)
+	}
+	d.Again = 0
+	f.told(d, want)
+	f.told(d, want)
+	s.load(s.element(2))
+	f.told(d, batch.Receipt{Incarnation: s.incarnation, Through: 2, Considered: 2, Announced: 2, Closed: true})
+	f.told(d)
+	if age := waits(); age != 0 {
+		f.Errorf("all was told, and somebody waits for %v", age)
+	}
+}
+
 // receiptsInGrace says nothing of what may still come, and repeats what it said
 // of a stream that may still change.
 func receiptsInGrace(f *fixture) {

@@ -150,6 +150,7 @@ func cases() map[string]func(*fixture) {
 		"announced-absurdly":    announcedAbsurdly,
 		"accepted":              accepted,
 		"receipts":              receipts,
+		"receipts-of-closed":    receiptsOfClosed,
 		"receipts-in-grace":     receiptsInGrace,
 		"receipts-many-holes":   receiptsOfManyHoles,
 		"receipts-at-once":      receiptsAtOnce,

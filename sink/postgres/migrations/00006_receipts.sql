@@ -5,7 +5,7 @@ CREATE TABLE tallyman.receipts (
     revision_id bigint NOT NULL,
     incarnation uuid NOT NULL,
     due_at      timestamptz NOT NULL,
-    looked_at   timestamptz NOT NULL DEFAULT '-infinity',
+    looked_at   timestamptz NOT NULL DEFAULT now(),
     sent_at     timestamptz NOT NULL DEFAULT '-infinity',
     sent        bytea,
     PRIMARY KEY (cluster, revision_id, incarnation)
@@ -16,8 +16,10 @@ COMMENT ON TABLE tallyman.receipts IS
     'What was last told to the source of each stream, on each Kafka cluster that the revision is loaded from.';
 COMMENT ON COLUMN tallyman.receipts.due_at IS
     'When the stream is looked at again; whoever looks moves it ahead first. infinity: it is closed, all of it is accounted for, and its source was told so.';
+COMMENT ON COLUMN tallyman.receipts.looked_at IS 'When the source was last told how its stream stands, or that was seen to be what it was told.';
 COMMENT ON COLUMN tallyman.receipts.sent IS 'SHA-256 of what was last told, its time left out.';
 
+-- OFFSET 0 keeps reached from being called once more for every number that holes looks at.
 CREATE FUNCTION tallyman.receipt(revision bigint, stream uuid, grace interval, ranges integer)
 RETURNS TABLE (source text, closed boolean, seen_at timestamptz, through bigint, considered bigint, announced bigint, firsts bigint[], lasts bigint[])
 LANGUAGE sql STABLE AS $$
@@ -25,7 +27,7 @@ LANGUAGE sql STABLE AS $$
            CASE WHEN cardinality(n.firsts) > ranges THEN n.firsts[ranges + 1] - 1 ELSE GREATEST(told.upto, c.through) END,
            s.announced, n.firsts[:ranges], n.lasts[:ranges]
     FROM tallyman.streams s
-    CROSS JOIN LATERAL (SELECT tallyman.reached(s.revision_id, s.incarnation, s.floor, s.announced) AS through) c
+    CROSS JOIN LATERAL (SELECT tallyman.reached(s.revision_id, s.incarnation, s.floor, s.announced) AS through OFFSET 0) c
     CROSS JOIN LATERAL (SELECT max(a.sequence) AS upto FROM tallyman.announcements a
                         WHERE (a.revision_id, a.incarnation) = (s.revision_id, s.incarnation)
                           AND a.sequence > s.floor AND a.since <= now() - grace) told
