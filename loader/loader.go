@@ -45,6 +45,8 @@ type Config struct {
 	// Receipts are what the warehouse owes to sources: the loader tells them what is
 	// loaded and what is missing. Defaults to telling them nothing.
 	Receipts sink.Receipts
+	// ReceiptInterval is how often they are told what has changed. Defaults to 5 s.
+	ReceiptInterval time.Duration
 	// Extender makes the ledger's partitions ahead and tells how far those of the
 	// dataset's table reach. Defaults to neither.
 	Extender sink.Extender
@@ -168,7 +170,8 @@ func (l *Loader) newReceipts() (err error) {
 		return nil
 	}
 	l.receipts, err = receipt.New(receipt.Config{
-		Receipts: c.Receipts, Conn: c.Conn, Revision: c.Revision, Grace: c.MissingGrace, Logger: c.Logger, Registerer: c.Registerer,
+		Receipts: c.Receipts, Conn: c.Conn, Revision: c.Revision, Grace: c.MissingGrace, Every: c.ReceiptInterval,
+		Logger: c.Logger, Registerer: c.Registerer,
 	})
 	return err
 }

@@ -227,9 +227,9 @@ func (l *loads) start(ctx context.Context, group *sync.WaitGroup, r sink.Revisio
 		return nil
 	}
 	one, err := loader.New(loader.Config{
-		Revision: r, Conn: l.conn, Warehouse: l.warehouse, Redriver: l.warehouse.Redriver(), Books: l.warehouse, Receipts: l.warehouse, Extender: l.warehouse,
-		MissingGrace: l.cfg.LoaderMissingGrace,
-		Committers:   l.cfg.LoaderCommitters, ReadAhead: int64(l.cfg.LoaderReadAhead) / int64(share),
+		Revision: r, Conn: l.conn, Warehouse: l.warehouse, Redriver: l.warehouse.Redriver(), Books: l.warehouse, Receipts: l.warehouse,
+		Extender: l.warehouse, MissingGrace: l.cfg.LoaderMissingGrace, ReceiptInterval: l.cfg.LoaderReceiptInterval,
+		Committers: l.cfg.LoaderCommitters, ReadAhead: int64(l.cfg.LoaderReadAhead) / int64(share),
 		GroupBytes: int64(l.cfg.LoaderGroupBytes), SessionTimeout: l.cfg.LoaderSessionTimeout,
 		ClockSkew: l.cfg.LoaderClockSkew, BreakerWindow: l.cfg.LoaderBreakerWindow,
 		Grace: l.cfg.LoaderForeignKeyGrace, Probe: l.cfg.LoaderProbeInterval, Logger: l.log,

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,7 +45,7 @@ type Config struct {
 
 const (
 	defaultEvery = 5 * time.Second
-	again        = time.Minute      // a receipt of an open stream that has not changed
+	again        = 5 * time.Minute  // a receipt that has not changed
 	lease        = 30 * time.Second // more than sendLimit
 	sendLimit    = 15 * time.Second
 	atOnce       = 100 // streams that are looked at together
@@ -58,9 +59,9 @@ type Writer struct {
 	kafka    *kafka.Writer
 	all      bool // that streams announced long ago were looked for, too
 	told     time.Time
+	waits    atomic.Int64 // Unix time, in ns, since when the source that waits longest does; 0: none
 	sent     prometheus.Counter
 	failures prometheus.Counter
-	last     prometheus.Gauge
 }
 
 // New makes a writer, and registers its metrics.
@@ -87,19 +88,30 @@ func New(c Config) (*Writer, error) {
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tallyman_receipts_failures_total", Help: "Attempts to tell sources that failed; they are repeated.",
 		}),
-		last: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "tallyman_receipts_last_timestamp_seconds", Help: "Unix time at which this member last told a source; 0: not yet. Another member may have told it since.",
-		}),
 	}
 	if c.Registerer == nil {
 		return w, nil
 	}
-	for _, m := range []prometheus.Collector{w.sent, w.failures, w.last} {
+	for _, m := range []prometheus.Collector{w.sent, w.failures, w.age()} {
 		if err := c.Registerer.Register(m); err != nil {
 			return nil, fmt.Errorf("receipts: register metrics: %w", err)
 		}
 	}
 	return w, nil
+}
+
+// age is the metric that grows while sources are told nothing, for whatever reason.
+func (w *Writer) age() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tallyman_receipts_age_seconds",
+		Help: "For how long the source that waits longest was not told what of its stream is loaded and what is missing; 0: none waits.",
+	}, func() float64 {
+		since := w.waits.Load()
+		if since == 0 {
+			return 0
+		}
+		return max(0, time.Since(time.Unix(0, since)).Seconds())
+	})
 }
 
 // Run writes receipts until ctx ends.
@@ -147,6 +159,9 @@ func (w *Writer) round(ctx context.Context) error {
 			return err
 		}
 		due.All, w.all = false, true
+		if err := w.see(ctx, due); err != nil {
+			return err
+		}
 		if err := w.send(ctx, receipts); err != nil {
 			return err
 		}
@@ -156,6 +171,20 @@ func (w *Writer) round(ctx context.Context) error {
 		if looked < atOnce {
 			return nil
 		}
+	}
+	return nil
+}
+
+// see notes for how long the source that waits longest does.
+func (w *Writer) see(ctx context.Context, due sink.Due) error {
+	age, err := w.cfg.Receipts.ReceiptsAge(ctx, due)
+	switch {
+	case err != nil:
+		return err
+	case age == 0:
+		w.waits.Store(0)
+	default:
+		w.waits.Store(time.Now().Add(-age).UnixNano())
 	}
 	return nil
 }
@@ -191,6 +220,5 @@ func (w *Writer) send(ctx context.Context, receipts []batch.Receipt) error {
 		return fmt.Errorf("publish receipts on %s: %w", batch.ReceiptsTopic, err)
 	}
 	w.sent.Add(float64(len(receipts)))
-	w.last.SetToCurrentTime()
 	return nil
 }

@@ -43,6 +43,7 @@ type Config struct {
 	LoaderBreakerWindow      int
 	LoaderForeignKeyGrace    time.Duration
 	LoaderMissingGrace       time.Duration
+	LoaderReceiptInterval    time.Duration
 	LoaderProbeInterval      time.Duration
 	LoaderQuarantineMaxBytes Bytes
 
