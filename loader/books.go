@@ -19,7 +19,7 @@ type books struct {
 	grace    time.Duration
 	now      func() time.Time
 
-	through, missing, oldest, open, refused prometheus.Gauge
+	through, announced, satisfied, missing, oldest, open, refused prometheus.Gauge
 }
 
 // newBooks makes the upkeep of streams and its metrics.
@@ -31,12 +31,14 @@ func (l *Loader) newBooks() (*books, error) {
 		of: l.config.Books, revision: l.config.Revision, grace: l.config.MissingGrace, now: time.Now,
 		through: gauge("tallyman_complete_through_timestamp_seconds",
 			"Unix time, by the sources' clocks, through which every batch announced is loaded or discarded; 0: not known; +Inf: every stream is closed and loaded."),
-		missing: gauge("tallyman_missing_batches", "Batches that sources announced, longer ago than the grace period, and that are nowhere."),
-		oldest:  gauge("tallyman_missing_oldest_seconds", "For how long the oldest missing batch is missing; 0: none is."),
-		open:    gauge("tallyman_open_streams", "Streams of sources that are not closed."),
-		refused: gauge("tallyman_streams_refused_announcements", "Announcements in the names of known streams that were not taken."),
+		announced: gauge("tallyman_announced_batches", "Batches that sources announced, by all streams that are not retired."),
+		satisfied: gauge("tallyman_satisfied_batches", "Of the announced batches those that are loaded, discarded, satisfied otherwise or in quarantine."),
+		missing:   gauge("tallyman_missing_batches", "Batches that sources announced, longer ago than the grace period, and that are nowhere."),
+		oldest:    gauge("tallyman_missing_oldest_seconds", "For how long the oldest missing batch is missing; 0: none is."),
+		open:      gauge("tallyman_open_streams", "Streams of sources that are not closed."),
+		refused:   gauge("tallyman_streams_refused_announcements", "Announcements in the names of known streams that were not taken."),
 	}
-	for _, c := range []prometheus.Collector{b.through, b.missing, b.oldest, b.open, b.refused} {
+	for _, c := range []prometheus.Collector{b.through, b.announced, b.satisfied, b.missing, b.oldest, b.open, b.refused} {
 		if err := l.config.Registerer.Register(c); err != nil {
 			return nil, err
 		}
@@ -80,6 +82,8 @@ func (b *books) round(ctx context.Context) error {
 	default:
 		b.through.Set(float64(c.Through.UnixMicro()) / 1e6)
 	}
+	b.announced.Set(float64(c.Announced))
+	b.satisfied.Set(float64(c.Satisfied))
 	b.missing.Set(float64(c.Missing))
 	b.open.Set(float64(c.Open))
 	b.refused.Set(float64(c.Refused))

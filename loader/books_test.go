@@ -49,7 +49,7 @@ func TestBooksTellHowCompleteTheDatasetIs(t *testing.T) {
 		through, missing, oldest float64
 	}{
 		{sink.Completeness{}, 0, 0, 0},
-		{sink.Completeness{Through: time.Unix(1_700_000_000, 5e8), Open: 2, Missing: 3, Oldest: now.Add(-90 * time.Second), Refused: 4}, 1_700_000_000.5, 3, 90},
+		{sink.Completeness{Through: time.Unix(1_700_000_000, 5e8), Open: 2, Announced: 9, Satisfied: 6, Missing: 3, Oldest: now.Add(-90 * time.Second), Refused: 4}, 1_700_000_000.5, 3, 90},
 		{sink.Completeness{All: true}, math.Inf(1), 0, 0},
 	} {
 		of.told = tt.told
@@ -57,7 +57,7 @@ func TestBooksTellHowCompleteTheDatasetIs(t *testing.T) {
 			t.Fatal(err)
 		}
 		for gauge, want := range map[prometheus.Gauge]float64{
-			b.through: tt.through, b.missing: tt.missing, b.oldest: tt.oldest, b.open: float64(tt.told.Open), b.refused: float64(tt.told.Refused),
+			b.through: tt.through, b.announced: float64(tt.told.Announced), b.satisfied: float64(tt.told.Satisfied), b.missing: tt.missing, b.oldest: tt.oldest, b.open: float64(tt.told.Open), b.refused: float64(tt.told.Refused),
 		} {
 			if got := testutil.ToFloat64(gauge); got != want {
 				t.Errorf("of %+v: %s is %v, want %v", tt.told, gauge.Desc(), got, want)

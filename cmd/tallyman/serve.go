@@ -26,13 +26,14 @@ func newSource(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "source",
 		GroupID: groupRun,
-		Short:   "Take rows over HTTP; look into a source's journal",
+		Short:   "Take rows over HTTP; retire a crashed source; look into a source's journal",
 		Example: `  tallyman source serve --serve-manifests conversions.yaml
+  tallyman source retire ads/conversions --source eu-west-3 --reason disk-lost
   tallyman source journal list`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newServe(p), newJournal(p))
+	cmd.AddCommand(newServe(p), newRetire(p), newJournal(p))
 	return cmd
 }
 

@@ -30,7 +30,10 @@ topic are not committed yet; it needs Kafka, everything else is told without it.
 how many messages could not be loaded and are kept; UNREAD is how many were gone from Kafka
 before they were read. MISSING is how many batches sources announced that are nowhere; COMPLETE
 THROUGH is the time, by their clocks, through which everything announced is loaded, or "all" if
-all of them are closed and loaded. With a dataset's name: each partition and each reason.`,
+all of them are closed and loaded. It speaks for the sources that the manifest expects; where it
+names none, for the known ones: those that the warehouse has heard of.
+
+With a dataset's name: each partition and each reason.`,
 		Example: `  tallyman status
   tallyman status ads/conversions
   tallyman status -o json | jq '.datasets[].behind'`,
@@ -96,6 +99,8 @@ type datasetStatus struct {
 	Missing  int64      `json:"missing"`
 	// CompleteThrough is null where nothing is known of the sources, or Complete.
 	CompleteThrough *time.Time `json:"complete_through"`
+	// ExpectedSources is how many sources the manifest expects; 0: known ones count.
+	ExpectedSources int64 `json:"expected_sources"`
 	// Complete says that every stream announced is closed and loaded.
 	Complete   bool               `json:"complete"`
 	Quarantine []quarantineStatus `json:"quarantine"`
@@ -161,6 +166,7 @@ func (p *program) status(ctx context.Context, cfg settings.Config, name string) 
 		if err != nil {
 			return statusReport{}, err
 		}
+		d.ExpectedSources = c.Expected
 		if d.Missing, d.Complete = c.Missing, c.All; !c.Through.IsZero() {
 			d.CompleteThrough = &c.Through
 		}
@@ -303,7 +309,11 @@ func moment(t *time.Time) string {
 }
 
 func (r statusReport) print(p *program) error {
-	fmt.Fprintf(p.stdout, "warehouse %s: the ledger takes batches up to %s\n\n", printable(r.Target), r.Ledger.End.Format(time.DateOnly))
+	from := ""
+	if r.Ledger.Horizon != nil {
+		from = "from " + r.Ledger.Horizon.Format(time.DateOnly) + " "
+	}
+	fmt.Fprintf(p.stdout, "warehouse %s: the ledger takes batches %sup to %s\n\n", printable(r.Target), from, r.Ledger.End.Format(time.DateOnly))
 	var rows [][]string
 	var problems error
 	for _, d := range r.Datasets {
@@ -328,8 +338,8 @@ func (d datasetStatus) print(p *program) error {
 	if d.TopicError != "" {
 		p.report(errors.New(d.TopicError))
 	}
-	fmt.Fprintf(p.stdout, "dataset     %s, revision %d\ntable       %s\nloaded      %d rows in %d batches of %d bytes, last %s\nbehind      %s messages of topic %s\nunread      %d\nquarantine  %d\nmissing     %d\ncomplete    through %s\n\n",
-		d.Dataset, d.Revision, printable(d.Table), d.Rows, d.Batches, d.Bytes, moment(d.LastLoad), number(d.Behind), d.Topic, d.Unread, d.quarantined(), d.Missing, d.through())
+	fmt.Fprintf(p.stdout, "dataset     %s, revision %d\ntable       %s\nloaded      %d rows in %d batches of %d bytes, last %s\nbehind      %s messages of topic %s\nunread      %d\nquarantine  %d\nmissing     %d\ncomplete    through %s (%s)\n\n",
+		d.Dataset, d.Revision, printable(d.Table), d.Rows, d.Batches, d.Bytes, moment(d.LastLoad), number(d.Behind), d.Topic, d.Unread, d.quarantined(), d.Missing, d.through(), speaksFor(d.ExpectedSources))
 	var rows [][]string
 	for _, x := range d.Partitions {
 		next := strconv.FormatInt(x.Next, 10)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"tallyman/cmd/tallyman/internal/settings"
@@ -26,7 +27,8 @@ func newWait(p *program) *cobra.Command {
 then, by their clocks, is loaded or discarded.
 
 It first waits until everything is read that the topic holds when it starts, so that nothing
-that was published before is unknown. It speaks for the sources that the warehouse has heard of.
+that was published before is unknown. It speaks for the sources that the manifest expects; where
+it names none, for the known ones: those that the warehouse has heard of.
 With --timeout it gives up then, with status 3, and says what holds the dataset back. TIME is
 now, a time of RFC 3339, a date (UTC), or how long ago, like 90m or 24h.`,
 		Example: `  tallyman push ads/conversions monday.csv
@@ -105,6 +107,22 @@ type waiting struct {
 	until    time.Time
 	ends     map[sink.Partition]int64 // that are to be read first
 	grace    time.Duration
+	expected int64 // sources, when the warehouse was last asked
+}
+
+// speaksFor says whose batches are waited for.
+func (x *waiting) speaksFor() string { return speaksFor(x.expected) }
+
+// speaksFor says for which sources it is told how complete a dataset is.
+func speaksFor(expected int64) string {
+	switch expected {
+	case 0:
+		return "known sources"
+	case 1:
+		return "the 1 source expected"
+	default:
+		return fmt.Sprintf("the %d sources expected", expected)
+	}
 }
 
 // askEvery is how often the warehouse is asked.
@@ -136,8 +154,8 @@ func (x *waiting) run(ctx context.Context, timeout time.Duration) error {
 		case <-tick.C:
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return &foundError{text: fmt.Sprintf("%s is not complete through %s after %v:\n%s",
-					x.revision.Manifest.Dataset, x.until.UTC().Format(time.RFC3339), timeout, holds)}
+				return &foundError{text: fmt.Sprintf("%s is not complete through %s after %v (%s):\n%s",
+					x.revision.Manifest.Dataset, x.until.UTC().Format(time.RFC3339), timeout, x.speaksFor(), holds)}
 			}
 			return ctx.Err()
 		}
@@ -164,10 +182,11 @@ func (x *waiting) holds(ctx context.Context) (string, error) {
 		return strings.Join(lines, "\n"), nil
 	}
 	c, err := x.w.Completeness(ctx, x.revision, x.grace)
+	x.expected = c.Expected
 	switch {
 	case err != nil:
 		return "", err
-	case c.Streams == 0:
+	case c.Streams == 0 && c.Expected == 0:
 		return "no source has announced anything yet", nil
 	case c.All, !c.Through.Before(x.until):
 		return "", nil
@@ -182,6 +201,12 @@ func (x *waiting) holds(ctx context.Context) (string, error) {
 
 // holdLine says how a stream holds its dataset back.
 func holdLine(h sink.Hold) string {
+	if h.Incarnation == uuid.Nil && h.Through.IsZero() {
+		return fmt.Sprintf("source %s: the manifest expects it, and it was never heard of", printable(h.Source))
+	}
+	if h.Incarnation == uuid.Nil {
+		return fmt.Sprintf("source %s: it is continuous and has no open stream; its last announcement was at %s", printable(h.Source), h.Through.Format(time.DateTime))
+	}
 	line := fmt.Sprintf("source %s, stream %s: ", printable(h.Source), h.Incarnation)
 	switch {
 	case h.Covered < h.Announced:
