@@ -19,7 +19,8 @@ func newJournalList(p *program) *cobra.Command {
 		Long: `List the streams of a journal, or, with any of --dataset, --incarnation and --state, their batches.
 
 A stream is one dataset's batches in one incarnation, which is one opening of the journal. A batch
-is published once Kafka has acknowledged it, and aside if the broker refuses it for good.`,
+is published once Kafka has acknowledged it, and aside if the broker refuses it for good. Batches
+that every target has confirmed are trimmed after a while, if source.targets says who they are.`,
 		Example: `  tallyman source journal list
   tallyman source journal list --dataset ads/conversions --limit 0
   tallyman source journal list --state unpublished -o json | jq '.batches | map(.rows) | add'`,
@@ -84,6 +85,7 @@ type streamJSON struct {
 	Unpublished int        `json:"unpublished"` // without those set aside
 	Aside       int        `json:"aside"`
 	Damaged     int        `json:"damaged"`
+	Trimmed     uint64     `json:"trimmed"` // let go, once every target had confirmed them
 }
 
 type batchJSON struct {
@@ -103,11 +105,13 @@ type batchJSON struct {
 func (o *opened) streams(ctx context.Context, c *journal.Contents) ([]streamJSON, error) {
 	all := []streamJSON{}
 	for _, s := range c.Streams {
-		one := streamJSON{Dataset: s.Dataset.String(), Incarnation: s.Incarnation, Batches: len(s.Batches)}
+		one := streamJSON{Dataset: s.Dataset.String(), Incarnation: s.Incarnation, Batches: len(s.Batches), Trimmed: s.Trimmed.Batches()}
 		if !s.Opened.IsZero() {
 			one.Opened = &s.Opened
 		}
-		one.First, one.Last = s.Batches[0].Sequence, s.Batches[len(s.Batches)-1].Sequence
+		if len(s.Batches) > 0 { // else all are trimmed
+			one.First, one.Last = s.Batches[0].Sequence, s.Batches[len(s.Batches)-1].Sequence
+		}
 		for _, h := range s.Batches {
 			if err := ctx.Err(); err != nil {
 				return nil, err
@@ -188,12 +192,17 @@ func (p *program) printStreams(streams []streamJSON) error {
 		if s.Opened != nil {
 			at = s.Opened.UTC().Format(time.DateTime)
 		}
+		held := "none"
+		if s.Batches > 0 {
+			held = fmt.Sprintf("%d-%d", s.First, s.Last)
+		}
 		rows = append(rows, []string{
-			s.Dataset, s.Incarnation.String(), at, fmt.Sprintf("%d-%d", s.First, s.Last), strconv.Itoa(s.Batches), strconv.FormatInt(s.Rows, 10),
+			s.Dataset, s.Incarnation.String(), at, held, strconv.Itoa(s.Batches), strconv.FormatInt(s.Rows, 10),
 			strconv.FormatInt(s.Bytes, 10), strconv.Itoa(s.Unpublished), strconv.Itoa(s.Aside), strconv.Itoa(s.Damaged),
+			strconv.FormatUint(s.Trimmed, 10),
 		})
 	}
-	return printTable(p.stdout, []string{"DATASET", "INCARNATION", "OPENED", "SEQUENCES", "BATCHES", "ROWS", "BYTES", "UNPUBLISHED", "ASIDE", "DAMAGED"}, rows)
+	return printTable(p.stdout, []string{"DATASET", "INCARNATION", "OPENED", "SEQUENCES", "BATCHES", "ROWS", "BYTES", "UNPUBLISHED", "ASIDE", "DAMAGED", "TRIMMED"}, rows)
 }
 
 func (p *program) printBatches(batches []batchJSON, total int) error {

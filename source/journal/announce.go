@@ -56,16 +56,21 @@ func (j *Journal) speak(topic string, k Key, at time.Time, final bool) (Announce
 	err = errors.Join(
 		b.Set(metaKey(metaClock), []byte(at.Format(time.RFC3339Nano)), nil),
 		b.Set(appendStream(nil, kindAnnounced, k.Stream), value, nil),
+		j.mark(b, k, at, final),
 		b.Commit(pebble.Sync), // and with it everything that was written before
 	)
 	if err != nil {
 		return Announced{}, fmt.Errorf("announce %s: %w", k, err)
 	}
+	return j.announced(topic, k, at, final), nil
+}
+
+func (j *Journal) announced(topic string, k Key, at time.Time, final bool) Announced {
 	a := batch.Announcement{
 		Source: j.cfg.Source, Incarnation: k.Incarnation, Dataset: k.Dataset, Sequence: k.Sequence, At: at, Final: final,
 	}
 	a.Seal()
-	return Announced{Topic: topic, Announcement: a}, nil
+	return Announced{Topic: topic, Announcement: a}
 }
 
 // now is the clock that never goes back. Callers hold j.speaking.
@@ -91,8 +96,9 @@ func (j *Journal) readClock() error {
 }
 
 // Finals returns the final announcements of the streams of earlier openings, each
-// with the highest number that is on disk: of those that Kafka is not known to
-// have, or of all. Topic is empty where the journal can't tell it.
+// with the highest number that it had: of those that Kafka is not known to have,
+// or of all. What Kafka has is said again as it was. Topic is empty where the
+// journal can't tell it.
 func (j *Journal) Finals(all bool) ([]Announced, error) {
 	if err := j.enter(); err != nil {
 		return nil, err
@@ -105,19 +111,27 @@ func (j *Journal) Finals(all bool) ([]Announced, error) {
 	if err == nil {
 		err = j.filledStreams(streams, all)
 	}
+	if err == nil {
+		// After the batches: what is trimmed meanwhile is seen here or was seen there.
+		err = j.trimmedStreams(streams)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list streams of earlier openings: %w", err)
 	}
 	var finals []Announced
 	for s, u := range streams {
-		if u.over && !all || s.Incarnation == j.incarnation {
-			continue
+		k := Key{Stream: s, Sequence: u.last}
+		switch {
+		case u.over && !all || s.Incarnation == j.incarnation:
+		case u.over:
+			finals = append(finals, j.announced(u.topic, k, u.at, true))
+		default:
+			a, err := j.speak(u.topic, k, j.now(), true)
+			if err != nil {
+				return nil, err
+			}
+			finals = append(finals, a)
 		}
-		a, err := j.speak(u.topic, Key{Stream: s, Sequence: u.last}, j.now(), true)
-		if err != nil {
-			return nil, err
-		}
-		finals = append(finals, a)
 	}
 	return finals, nil
 }
@@ -125,6 +139,7 @@ func (j *Journal) Finals(all bool) ([]Announced, error) {
 // unfinished is what is known of a stream: zero topic, nothing but that it is there.
 type unfinished struct {
 	topic string
+	at    time.Time // of its last announcement
 	last  uint64
 	over  bool
 }
@@ -140,7 +155,7 @@ func (j *Journal) spokenStreams(streams map[Stream]*unfinished) error {
 		if err := json.Unmarshal(value, &said); err != nil {
 			return fmt.Errorf("announcement of %s %s: %w", s.Dataset, s.Incarnation, err)
 		}
-		streams[s] = &unfinished{topic: said.Topic, over: said.Over}
+		streams[s] = &unfinished{topic: said.Topic, at: said.At, over: said.Over}
 		return nil
 	})
 }

@@ -3,6 +3,7 @@ package journal
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,6 +44,8 @@ type StreamContents struct {
 	// Batches are in the order of their sequences. One that only an id or a
 	// mark points to is among them.
 	Batches []Held
+	// Trimmed are those that were let go, once every target had confirmed them.
+	Trimmed Trimmed
 }
 
 // Contents is what a journal's keys say, in the order in which the streams'
@@ -56,7 +59,7 @@ type Contents struct {
 // Contents reads the journal's keys, not its batches. It takes about a hundred
 // bytes of memory for a batch.
 func (r *Reader) Contents() *Contents {
-	c := &catalogue{streams: map[Stream]map[uint64]*Held{}, opened: map[uuid.UUID]time.Time{}}
+	c := &catalogue{streams: map[Stream]map[uint64]*Held{}, gone: map[Stream]Trimmed{}, opened: map[uuid.UUID]time.Time{}}
 	for _, part := range []struct {
 		kind  byte
 		name  string
@@ -67,6 +70,7 @@ func (r *Reader) Contents() *Contents {
 		{kindID, "ids", c.id},
 		{kindUnpublished, "marks of unpublished batches", c.unpublished},
 		{kindAside, "marks of batches set aside", c.aside},
+		{kindTrimmed, "notes of trimmed batches", c.trimmed},
 	} {
 		err := guarded(func() error {
 			return r.journal.scanKeys(part.kind, func(key []byte, value func() ([]byte, error)) error {
@@ -94,6 +98,7 @@ func (r *Reader) Contents() *Contents {
 // catalogue collects contents.
 type catalogue struct {
 	streams map[Stream]map[uint64]*Held
+	gone    map[Stream]Trimmed
 	opened  map[uuid.UUID]time.Time
 	faults  []Fault
 }
@@ -179,11 +184,26 @@ func (c *catalogue) aside(key, value []byte) error {
 	return err
 }
 
+func (c *catalogue) trimmed(key, value []byte) error {
+	s, err := parseStream(key)
+	if err != nil {
+		return err
+	}
+	var t Trimmed
+	if err := json.Unmarshal(value, &t); err != nil {
+		return fmt.Errorf("that of %s %s: %w", s.Dataset, s.Incarnation, err)
+	}
+	if c.gone[s] = t; c.streams[s] == nil {
+		c.streams[s] = map[uint64]*Held{}
+	}
+	return nil
+}
+
 // contents puts everything in order and compares the keys with one another.
 func (c *catalogue) contents() *Contents {
 	all := &Contents{}
 	for s, batches := range c.streams {
-		one := StreamContents{Stream: s, Opened: c.opened[s.Incarnation]}
+		one := StreamContents{Stream: s, Opened: c.opened[s.Incarnation], Trimmed: c.gone[s]}
 		for _, h := range batches {
 			one.Batches = append(one.Batches, *h)
 		}
@@ -213,6 +233,7 @@ func (c *catalogue) compare(s *StreamContents) {
 	for _, h := range s.Batches {
 		k := Key{Stream: s.Stream, Sequence: h.Sequence}
 		switch {
+		case h.Sequence > next && s.Trimmed.Holds(Range{First: next, Last: h.Sequence - 1}):
 		case h.Sequence == next+1:
 			c.fault(Key{Stream: s.Stream}, uuid.Nil, "sequence %d is missing", next)
 		case h.Sequence > next:

@@ -44,6 +44,13 @@
 // say, reads batches, and verifies that each is whole, that ids and marks point
 // to batches and that no sequence is missing.
 //
-// Nothing is trimmed: batches stay until the directory is removed. Keys sort by
-// stream and sequence, so a stream's head can be dropped as one range.
+// # Trimming
+//
+// [Journal.Trim] deletes batches for good, which nothing can undo. It does so
+// only with what its caller names as confirmed and what it finds itself to be
+// published and old enough: announcements keep by when which numbers were there,
+// by a clock that never goes back, and a batch of which that is not known stays.
+// In one step with the batches it notes their numbers, so that a stream ends as
+// it would have without, and forgets their ids. A journal of which something was
+// trimmed can't be opened by a release that does not know of it.
 package journal

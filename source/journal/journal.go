@@ -79,8 +79,9 @@ type Journal struct {
 	streams map[schema.Dataset]*stream
 	using   sync.WaitGroup // operations under way
 
-	speaking sync.Mutex // guards clock; held while an announcement is made
+	speaking sync.Mutex // guards clock and marked; held while an announcement is made
 	clock    time.Time  // of the last announcement, by this opening or an earlier one
+	marked   map[Stream]time.Time
 }
 
 // Open opens or makes the journal in cfg.Dir and starts a new incarnation.
@@ -119,7 +120,7 @@ func open(cfg Config, fs vfs.FS, exit func(int)) (*Journal, error) {
 	j := &Journal{
 		cfg: cfg, fs: fs, db: db, lock: lock, fatal: logger.Fatalf,
 		incarnation: uuid.New(), opened: time.Now().UTC(),
-		streams: map[schema.Dataset]*stream{},
+		streams: map[schema.Dataset]*stream{}, marked: map[Stream]time.Time{},
 	}
 	if err := j.begin(); err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", cfg.Dir, errors.Join(err, j.Close()))
@@ -164,8 +165,11 @@ func (j *Journal) begin() error {
 		if err != nil {
 			return err
 		}
-		if ok && have != want {
+		if ok && have != want && (name != metaFormat || have != formatTrimmed) {
 			return fmt.Errorf("its %s is %q, not %q", name, have, want)
+		}
+		if ok {
+			continue
 		}
 		if err := b.Set(metaKey(name), []byte(want), nil); err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"tallyman/schema"
+	"tallyman/schema/batch"
 )
 
 // Stream names one incarnation's batches of one dataset.
@@ -28,7 +29,7 @@ func (k Key) String() string {
 }
 
 // Range is a run of numbers of a stream, both ends included.
-type Range struct{ First, Last uint64 }
+type Range = batch.Range
 
 // The first byte of a store key says what it holds. Keys of batches are
 //
@@ -42,6 +43,8 @@ const (
 	kindID          = 'd' // · "namespace/name" · 0x00 · id (16 bytes) → batch key without its kind
 	kindIncarnation = 'i' // · incarnation → when it was opened, as time.Time encodes itself
 	kindAnnounced   = 'a' // · incarnation · "namespace/name" · 0x00 → the last announcement of the stream, as JSON
+	kindMark        = 'k' // · as of a batch → by when it and all before it were there, as time.Time encodes itself
+	kindTrimmed     = 't' // · incarnation · "namespace/name" · 0x00 → what was trimmed of the stream, as JSON
 	kindMeta        = 'm' // · name → value: see the names below
 )
 
@@ -53,8 +56,13 @@ const (
 	metaClock  = "clock" // of the last announcement, RFC 3339
 )
 
-// format is the version of this layout.
-const format = "1"
+// The versions of this layout. A journal gets the second with the first batch
+// that is trimmed: a release that does not know of trimming would take the
+// numbers that are gone for free.
+const (
+	format        = "1"
+	formatTrimmed = "2"
+)
 
 const (
 	sequenceSize = 8

@@ -101,7 +101,7 @@ func damage(k Key, err error) error {
 // MarkPublished notes that Kafka has acknowledged a batch. The note is not
 // fsynced: after a crash the batch may count as unpublished again.
 func (j *Journal) MarkPublished(k Key) error {
-	return j.mark(k, func(b *pebble.Batch) error {
+	return j.note(k, func(b *pebble.Batch) error {
 		return errors.Join(
 			b.Delete(storeKey(kindUnpublished, k), nil),
 			b.Delete(storeKey(kindAside, k), nil),
@@ -111,12 +111,12 @@ func (j *Journal) MarkPublished(k Key) error {
 
 // SetAside notes that the broker refuses a batch for good, and why.
 func (j *Journal) SetAside(k Key, reason string) error {
-	return j.mark(k, func(b *pebble.Batch) error {
+	return j.note(k, func(b *pebble.Batch) error {
 		return b.Set(storeKey(kindAside, k), []byte(reason), nil)
 	})
 }
 
-func (j *Journal) mark(k Key, change func(*pebble.Batch) error) error {
+func (j *Journal) note(k Key, change func(*pebble.Batch) error) error {
 	if err := j.enter(); err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (r *Reader) begin() error {
 		return err
 	case !ok:
 		return fmt.Errorf("%w: a source that was opening it did not get as far", ErrNoJournal)
-	case have != format:
+	case have != format && have != formatTrimmed:
 		return fmt.Errorf("%w: it has format %q, and this release knows %q; use the release that wrote it", ErrFormat, have, format)
 	}
 	r.source, _, err = r.journal.meta(metaSource)

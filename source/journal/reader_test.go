@@ -213,8 +213,8 @@ func TestReaderRefusesANewerFormatByName(t *testing.T) {
 	t.Parallel()
 	dir, keys := sample(t)
 	record := copyOf(t, dir)
-	plant(t, dir, func(db *pebble.DB) error { return db.Set(metaKey(metaFormat), []byte("2"), pebble.Sync) })
-	if _, err := OpenReader(dir, slog.Default()); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), `format "2"`) || !strings.Contains(err.Error(), dir) {
+	plant(t, dir, func(db *pebble.DB) error { return db.Set(metaKey(metaFormat), []byte("3"), pebble.Sync) })
+	if _, err := OpenReader(dir, slog.Default()); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), `format "3"`) || !strings.Contains(err.Error(), dir) {
 		t.Errorf("a newer format gave %v", err)
 	}
 	plant(t, record, func(db *pebble.DB) error {

@@ -18,7 +18,7 @@ const (
 )
 
 // options tunes the store for a few thousand large values a minute, each
-// written once, read about once and never changed. Rows are written twice, to
+// written once, read about once, never changed and deleted by the run. Rows are written twice, to
 // the log and to a file of values; compactions then move only keys and
 // references. Kafka compresses what goes out, so the store does not.
 func options(fs vfs.FS, lock *pebble.Lock, logger pebble.Logger) *pebble.Options {
@@ -48,7 +48,7 @@ func options(fs vfs.FS, lock *pebble.Lock, logger pebble.Logger) *pebble.Options
 			MinimumSize:           separateAbove,
 			MaxBlobReferenceDepth: 1000,
 			RewriteMinimumAge:     time.Hour,
-			TargetGarbageRatio:    1, // nothing is deleted, so there is nothing to reclaim
+			TargetGarbageRatio:    1, // what is trimmed leaves whole files, which are deleted
 		}
 	}
 	return o
