@@ -2,9 +2,11 @@ package source
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"tallyman/source/journal"
+	"tallyman/source/replay"
 )
 
 const (
@@ -25,16 +27,33 @@ type announcer struct {
 	finals   []journal.Announced // of earlier openings, which Kafka is not known to have
 }
 
-// startAnnouncing ends the streams of earlier openings and begins to announce this one's.
+// startAnnouncing ends the streams of earlier openings, announces this one's and
+// follows the receipts of all.
 func (s *Source) startAnnouncing() error {
-	finals, err := s.finals(false)
+	ended, err := s.finals(true)
 	if err != nil {
 		return err
 	}
+	if err := s.follow(ended); err != nil {
+		return err
+	}
+	finals := slices.DeleteFunc(ended, func(a journal.Announced) bool { return a.Heard })
 	ctx, cancel := context.WithCancel(context.Background())
 	s.announcer = &announcer{source: s, appended: make(chan struct{}, 1), stop: cancel, ended: make(chan struct{}), finals: finals}
 	go s.announcer.run(ctx)
 	return nil
+}
+
+// follow follows the receipts of this stream and of those that ended.
+func (s *Source) follow(ended []journal.Announced) (err error) {
+	s.replayer, err = replay.Start(replay.Config{
+		Journal: s.journal, Publisher: s.publisher, Conn: s.conn, Source: s.cfg.Name,
+		Own:   journal.Stream{Incarnation: s.journal.Incarnation(), Dataset: s.cfg.Manifest.Dataset},
+		Ended: slices.Clone(ended), Targets: s.cfg.Targets, Retention: s.cfg.Retention,
+		Limits: replay.Limits{Batches: s.cfg.ReplayBatches, Bytes: s.cfg.ReplayBytes},
+		Grace:  s.cfg.ReplayGrace, Tries: s.cfg.ReplayTries, Logger: s.cfg.Logger, Registerer: s.cfg.Registerer,
+	})
+	return err
 }
 
 // finals returns the final announcements of earlier openings.

@@ -52,6 +52,25 @@ type Config struct {
 	// AnnounceEvery is how often the source tells the loaders how far its batches
 	// are numbered, so that one that never comes is missed. Defaults to 5 s.
 	AnnounceEvery time.Duration
+	// Targets are the names of all warehouses that receive the dataset. What each
+	// of them has confirmed is trimmed from the journal once it is older than
+	// Retention. A name that is left out here may find that what it misses is gone.
+	// Defaults to none: nothing is trimmed, and the journal grows.
+	Targets []string
+	// Retention is how long batches stay in the journal at least: longer than the
+	// oldest backup that anybody would restore. Defaults to 72 h.
+	Retention time.Duration
+	// ReplayBatches and ReplayBytes bound how fast batches that a warehouse misses
+	// are published again, in a second. Default to 500 and 16 MiB.
+	ReplayBatches int
+	ReplayBytes   int64
+	// ReplayGrace is how long after its publishing a batch is not published again,
+	// and the first of the growing pauses between tries; at most ten minutes.
+	// Defaults to 30 s.
+	ReplayGrace time.Duration
+	// ReplayTries is how often a batch that stays missing is published again before
+	// there is an alarm instead. Defaults to 5.
+	ReplayTries int
 	// Logger takes what a person should know. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Registerer takes the metrics. Defaults to none.
@@ -81,6 +100,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Linger < 0 || c.MaxRows < 0 || c.MaxBytes < 0 || c.ReserveBytes < 0 || c.CloseTimeout < 0 || c.AnnounceEvery < 0 {
 		return c, errors.New("Linger, MaxRows, MaxBytes, ReserveBytes, CloseTimeout and AnnounceEvery can't be negative")
+	}
+	if c.Retention < 0 || c.ReplayBatches < 0 || c.ReplayBytes < 0 || c.ReplayGrace < 0 || c.ReplayTries < 0 {
+		return c, errors.New("Retention, ReplayBatches, ReplayBytes, ReplayGrace and ReplayTries can't be negative")
 	}
 	setDefault(&c.Linger, 100*time.Millisecond)
 	setDefault(&c.MaxRows, 10_000)

@@ -13,6 +13,7 @@ import (
 	"tallyman/schema/rows"
 	"tallyman/source/journal"
 	"tallyman/source/publish"
+	"tallyman/source/replay"
 )
 
 const (
@@ -32,6 +33,7 @@ type Source struct {
 	journal   *journal.Journal
 	publisher *publish.Publisher
 	announcer *announcer
+	replayer  *replay.Replayer
 	tasks     sync.WaitGroup // batches on their way to the disk
 	width     atomic.Int64   // bytes to set aside for a row, by the last call
 	spare     sync.Pool      // of *encoded, for Append
@@ -181,6 +183,7 @@ func (s *Source) Close() error {
 	s.mu.Unlock()
 	s.tasks.Wait()
 	s.announcer.close()
+	kept := s.replayer.Close()
 
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.CloseTimeout)
 	defer cancel()
@@ -191,7 +194,7 @@ func (s *Source) Close() error {
 	if err := s.announce(ctx, true); err != nil {
 		s.cfg.Logger.Info("that the source is closed is announced after the next opening", "source", s.cfg.Name, "reason", err)
 	}
-	err := errors.Join(s.publisher.Close(), s.journal.Close())
+	err := errors.Join(kept, s.publisher.Close(), s.journal.Close())
 	s.conn.Close()
 	if err != nil {
 		return fmt.Errorf("close source %s: %w", s.cfg.Name, err)

@@ -17,6 +17,8 @@ import (
 type Announced struct {
 	Topic        string
 	Announcement batch.Announcement
+	// Heard says that Kafka has had it.
+	Heard bool
 }
 
 // spoken is what the journal keeps of the last announcement of a stream.
@@ -124,7 +126,9 @@ func (j *Journal) Finals(all bool) ([]Announced, error) {
 		switch {
 		case u.over && !all || s.Incarnation == j.incarnation:
 		case u.over:
-			finals = append(finals, j.announced(u.topic, k, u.at, true))
+			a := j.announced(u.topic, k, u.at, true)
+			a.Heard = true
+			finals = append(finals, a)
 		default:
 			a, err := j.speak(u.topic, k, j.now(), true)
 			if err != nil {

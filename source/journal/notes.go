@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -27,6 +28,38 @@ func (j *Journal) SetNote(name, value string) error {
 		return fmt.Errorf("keep note %q: %w", name, err)
 	}
 	return nil
+}
+
+// Notes returns the values whose names begin with a prefix, by their names.
+func (j *Journal) Notes(prefix string) (map[string]string, error) {
+	if err := j.enter(); err != nil {
+		return nil, err
+	}
+	defer j.using.Done()
+	return j.notes(prefix)
+}
+
+func (j *Journal) notes(prefix string) (map[string]string, error) {
+	found := map[string]string{}
+	err := j.scan(kindMeta, func(key, value []byte) error {
+		if name, ok := strings.CutPrefix(string(key), metaNote); ok && strings.HasPrefix(name, prefix) {
+			found[name] = string(value)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list notes: %w", err)
+	}
+	return found, nil
+}
+
+// DiskBytes returns what the journal takes on the disk.
+func (j *Journal) DiskBytes() (int64, error) {
+	if err := j.enter(); err != nil {
+		return 0, err
+	}
+	defer j.using.Done()
+	return int64(j.db.Metrics().DiskSpaceUsage()), nil
 }
 
 func (j *Journal) meta(name string) (string, bool, error) {

@@ -102,6 +102,15 @@ func (r *Reader) Held(s Stream, first, last uint64, limit int) (found []uint64, 
 	return found, err
 }
 
+// Notes returns the values whose names begin with a prefix, by their names.
+func (r *Reader) Notes(prefix string) (found map[string]string, err error) {
+	err = guarded(func() (err error) {
+		found, err = r.journal.notes(prefix)
+		return err
+	})
+	return found, err
+}
+
 // Close gives up the directory.
 func (r *Reader) Close() error {
 	err := guarded(r.journal.db.Close)

@@ -216,6 +216,20 @@ func (j *Journal) trimmable(s Stream, confirmed []Range, last uint64) (runs []Ra
 	return runs, n, nil
 }
 
+// Waiting returns the numbers from first to last that Kafka has not
+// acknowledged, those set aside included.
+func (j *Journal) Waiting(s Stream, first, last uint64) (map[uint64]bool, error) {
+	if err := j.enter(); err != nil {
+		return nil, err
+	}
+	defer j.using.Done()
+	found, err := j.unpublished(s, first, last)
+	if err != nil {
+		return nil, fmt.Errorf("list unpublished batches: %w", err)
+	}
+	return found, nil
+}
+
 // unpublished returns the numbers from first to last that Kafka has not acknowledged.
 func (j *Journal) unpublished(s Stream, first, last uint64) (map[uint64]bool, error) {
 	o := bounds(appendStream(nil, kindUnpublished, s))

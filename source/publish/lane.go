@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -27,6 +28,46 @@ type lane struct {
 	kept    int64 // bytes in fresh
 	waiting int   // announced and not finished
 	aside   int
+	recent  []moment
+}
+
+// moment is a short time and what was published in it: all of it lies between
+// first and last, perhaps with others.
+type moment struct {
+	begin, end time.Time
+	span
+}
+
+const (
+	momentTime = time.Second
+	momentKeep = 10 * time.Minute
+)
+
+// published notes that a batch was published now.
+func (l *lane) published(n uint64, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := len(l.recent) - 1; i >= 0 && now.Sub(l.recent[i].begin) < momentTime {
+		m := &l.recent[i]
+		m.end, m.first, m.last = now, min(m.first, n), max(m.last, n)
+		return
+	}
+	for len(l.recent) > 0 && now.Sub(l.recent[0].end) > momentKeep {
+		l.recent = l.recent[1:]
+	}
+	l.recent = append(l.recent, moment{begin: now, end: now, span: span{n, n}})
+}
+
+// since returns runs of numbers among which is all that was published after a time.
+func (l *lane) since(t time.Time) (all []journal.Range) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.recent {
+		if m.end.After(t) {
+			all = append(all, journal.Range{First: m.first, Last: m.last})
+		}
+	}
+	return all
 }
 
 func newLane(p *Publisher, s journal.Stream) *lane {
@@ -130,6 +171,7 @@ func (l *lane) publish(ctx context.Context, r *journal.Record) {
 			// It is published; without the mark it will be once more, which its id makes harmless.
 			l.p.cfg.Logger.Warn("published batch is not marked", "batch", r.Batch.ID, "error", err)
 		}
+		l.published(r.Key.Sequence, time.Now())
 		l.p.metrics.published.WithLabelValues(r.Topic).Inc()
 		l.p.metrics.bytes.WithLabelValues(r.Topic).Add(float64(r.Size()))
 		l.finish(false)

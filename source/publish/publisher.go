@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
@@ -85,6 +86,19 @@ func New(cfg Config) (*Publisher, error) {
 
 // Sender returns what the publisher sends with, until it closes.
 func (p *Publisher) Sender() *Sender { return p.sender }
+
+// Since returns runs of numbers of a stream, in no order, among which is
+// everything that was published for the first time after t, which is at most ten
+// minutes ago.
+func (p *Publisher) Since(s journal.Stream, t time.Time) []journal.Range {
+	p.mu.Lock()
+	l := p.lanes[s]
+	p.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	return l.since(t)
+}
 
 // Start begins to publish: what earlier openings of the journal left, and what
 // [Publisher.Appended] announced and will announce.

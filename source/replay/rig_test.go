@@ -12,6 +12,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"go.uber.org/goleak"
 
@@ -40,6 +41,12 @@ type rig struct {
 	conn    *kafkaconn.Conn
 	dir     string
 	journal *journal.Journal
+
+	publisher *publish.Publisher
+	replayer  *Replayer
+	running   bool
+	log       *lines
+	metrics   *prometheus.Registry
 }
 
 func newRig(t *testing.T) *rig {
@@ -92,6 +99,20 @@ func (r *rig) add(n int) (all []*batch.Batch) {
 		all = append(all, b)
 	}
 	return all
+}
+
+// addUnpublished puts a batch into the journal that is not published.
+func (r *rig) addUnpublished() *journal.Record {
+	r.t.Helper()
+	id := batch.NewID()
+	at, err := batch.TimeOf(id)
+	noError(r.t, err)
+	b := &batch.Batch{ID: id, Time: at, Dataset: orders(), ContentType: batch.NDJSON, Rows: 1, Value: []byte("{}\n")}
+	answer, err := r.journal.Append(topic, b)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return &journal.Record{Key: answer.Key, Topic: topic, Batch: b}
 }
 
 // sender returns a sender of the open journal.
