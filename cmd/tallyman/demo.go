@@ -47,7 +47,8 @@ random name, and removes everything at the end. It runs init only if the warehou
 tallyman, and removes that, too. Further settings, as for TLS, are those of every other command.
 
 --chaos kills loaders with SIGKILL, each in the middle of a transaction that the server then rolls
-back, has the topic read again from its start and publishes everything a second time.
+back; deletes the topic half way, after which the source publishes again what it hears is missing;
+has the topic read again from its start and publishes everything a second time.
 
 The exit status is 3 if a row was lost, doubled or altered.`,
 		Example: `  tallyman demo
@@ -62,7 +63,7 @@ The exit status is 3 if a row was lost, doubled or altered.`,
 	flags := cmd.Flags()
 	flags.Int64Var(&o.rows, "rows", 1_000_000, "how many rows to load")
 	flags.IntVar(&o.loaders, "loaders", 2, "how many loader processes share the work")
-	flags.BoolVar(&o.chaos, "chaos", false, "kill loaders, rewind, publish everything twice")
+	flags.BoolVar(&o.chaos, "chaos", false, "kill loaders, delete the topic, rewind, publish everything twice")
 	flags.BoolVar(&o.keep, "keep", false, "leave everything running afterwards, until interrupted")
 	flags.Uint64Var(&o.seed, "seed", 0, "what the rows are made from (default another for each run)")
 	flags.StringVar(&o.file, "file", "", "load this CSV or NDJSON `file` instead of made-up rows")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ func newDemoSource(p *program) *cobra.Command {
 	seed := cmd.Flags().Uint64("seed", 0, "what the rows are made from")
 	note := cmd.Flags().String("note", "", "the `file` to write each row to before it is appended")
 	manifest := cmd.Flags().String("manifest", "", "the dataset's manifest, a YAML `file`")
+	grace := cmd.Flags().Duration("replay-grace", 0, "how long after its publishing a missing batch is not published again")
 	settingFlags(cmd, "kafka", "source")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := p.settings(cmd, settings.Kafka)
@@ -36,6 +38,8 @@ func newDemoSource(p *program) *cobra.Command {
 		}
 		s, err := source.Open(cmd.Context(), source.Config{
 			Manifest: m, Kafka: kafkaConfig(cfg), Dir: filepath.Join(cfg.SourceDir, "demo"), Name: "demo", Logger: p.logger(cfg),
+			// Nobody wants to wait for more than this in a demo.
+			AnnounceEvery: time.Second, ReplayGrace: *grace, ReplayBatches: 2000, ReplayBytes: 64 << 20,
 		})
 		if err != nil {
 			return err

@@ -20,6 +20,9 @@ type cargo interface {
 	send(d *Demo) error
 	// sendAgain has everything published once more, under the same ids.
 	sendAgain(d *Demo) error
+	// heal does what a person would after the topic was lost, and returns in how many
+	// passes more everything is published, and what that is.
+	heal(d *Demo) (passes int, how string, err error)
 	// compare says what became of it.
 	compare(ctx context.Context, d *Demo) (rows, batches Count, err error)
 }
@@ -30,16 +33,15 @@ type madeUp struct{}
 func (madeUp) manifest() (schema.Manifest, error) { return schema.ParseManifest(conversions) }
 
 func (madeUp) send(d *Demo) error {
+	args := []string{
+		"demo-source", "--manifest=" + d.manifestFile(), "--note=" + d.sentFile(),
+		fmt.Sprint("--rows=", d.config.Rows), fmt.Sprint("--seed=", d.config.Seed),
+	}
+	if d.heals() {
+		args = append(args, "--replay-grace="+missingGrace.String())
+	}
 	var err error
-	d.source, err = d.start(launch{
-		name: "source",
-		args: []string{
-			"demo-source", "--manifest=" + d.manifestFile(), "--note=" + d.sentFile(),
-			fmt.Sprint("--rows=", d.config.Rows), fmt.Sprint("--seed=", d.config.Seed),
-		},
-		env:   d.environ(),
-		pipes: true,
-	})
+	d.source, err = d.start(launch{name: "source", args: args, env: d.environ(), pipes: true})
 	if err != nil {
 		return err
 	}
@@ -67,6 +69,11 @@ func (madeUp) sendAgain(d *Demo) error {
 		return fmt.Errorf("tell the source to publish again: %w", err)
 	}
 	return nil
+}
+
+// heal does nothing: receipts tell the source what is missing.
+func (madeUp) heal(*Demo) (int, string, error) {
+	return 0, "the source publishes again what it hears is missing", nil
 }
 
 func (madeUp) compare(ctx context.Context, d *Demo) (rows, batches Count, err error) {

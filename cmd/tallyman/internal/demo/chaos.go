@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/segmentio/kafka-go"
+
+	"tallyman/internal/kafkaconn"
 )
 
 // killsAt are the shares of all rows at whose loading a loader is killed; the
@@ -18,22 +21,36 @@ var killsAt = [...]float64{0.1, 0.3, 0.5, 0.7}
 // killsAgain is how many loaders are killed during the second pass.
 const killsAgain = 2
 
-// chaos kills loaders while they load, has everything read again from the log's
-// start, has it published a second time, and kills again meanwhile. It returns
-// when everything that was published twice has been read.
+// topicLostAt is the kill after which the topic is deleted.
+const topicLostAt = 2
+
+// chaos kills loaders while they load, deletes the topic half way, has everything
+// read again from the log's start, has it published a second time, and kills again
+// meanwhile. It returns when everything that was published twice has been read.
 func (d *Demo) chaos(ctx context.Context) ([]Kill, error) {
 	var kills []Kill
+	pass := 1
+	over := d.loadedIn
+	if !d.heals() { // what was deleted is never loaded
+		over = readIn
+	}
 	for i, share := range killsAt {
 		rows := int64(share * float64(d.config.Rows))
 		what := fmt.Sprintf("%d rows to be loaded", rows)
 		if err := d.await(ctx, what, func(v view) bool { return v.rows >= rows }); err != nil {
 			return kills, err
 		}
-		if err := d.killInPass(ctx, 1, i, &kills); err != nil {
+		if err := d.killUntil(ctx, over(pass), i, &kills); err != nil {
 			return kills, err
 		}
+		if i == topicLostAt && d.heals() {
+			more, err := d.loseTopic(ctx)
+			if pass += more; err != nil {
+				return kills, err
+			}
+		}
 	}
-	if err := d.await(ctx, "everything to be loaded", readIn(1)); err != nil {
+	if err := d.await(ctx, "everything to be loaded", over(pass)); err != nil {
 		return kills, err
 	}
 	d.config.Progress.Note("everything is loaded; now everything is read again from the log's start, and published a second time")
@@ -43,12 +60,50 @@ func (d *Demo) chaos(ctx context.Context) ([]Kill, error) {
 	if err := d.cargo.sendAgain(d); err != nil {
 		return kills, err
 	}
+	pass++
 	for i := range killsAgain {
-		if err := d.killInPass(ctx, 2, i, &kills); err != nil {
+		if err := d.killUntil(ctx, readIn(pass), i, &kills); err != nil {
 			return kills, err
 		}
 	}
-	return kills, d.await(ctx, "everything to be read again", readIn(2))
+	return kills, d.await(ctx, "everything to be read again", readIn(pass))
+}
+
+// loseTopic deletes the topic once everything is published, with what is not
+// loaded by then, and makes it again, empty. It returns in how many passes more
+// everything is published.
+func (d *Demo) loseTopic(ctx context.Context) (int, error) {
+	if err := d.await(ctx, "everything to be published", func(v view) bool { return v.passes >= 1 }); err != nil {
+		return 0, err
+	}
+	answer, err := d.kafka.Client().DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{d.manifest.Topic}})
+	if err == nil {
+		err = answer.Errors[d.manifest.Topic]
+	}
+	if err != nil {
+		return 0, fmt.Errorf("delete topic %s: %w", d.manifest.Topic, err)
+	}
+	for deadline := time.Now().Add(topicPatience); ; time.Sleep(lookEvery) { // brokers delete it when they have time
+		err := d.makeTopic(ctx)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, kafkaconn.ErrTopicExists) || time.Now().After(deadline) {
+			return 0, err
+		}
+	}
+	v, err := d.current()
+	if err != nil {
+		return 0, err
+	}
+	passes, how, err := d.cargo.heal(d)
+	d.config.Progress.Note(fmt.Sprintf("deleted the topic, with %d rows that were not loaded, and made it again; %s", d.config.Rows-v.rows, how))
+	return passes, err
+}
+
+// loadedIn says that everything was published so many times, and is loaded.
+func (d *Demo) loadedIn(pass int) func(view) bool {
+	return func(v view) bool { return v.passes >= pass && v.rows >= d.config.Rows }
 }
 
 // readIn says that everything was published so many times, and read.
@@ -56,10 +111,10 @@ func readIn(pass int) func(view) bool {
 	return func(v view) bool { return v.passes >= pass && v.behind <= 0 }
 }
 
-// killInPass kills a loader and adds that to kills, unless everything of the
-// pass has been read before a loader was seen in a transaction.
-func (d *Demo) killInPass(ctx context.Context, pass, i int, kills *[]Kill) error {
-	k, err := d.kill(ctx, i%d.config.Loaders, readIn(pass))
+// killUntil kills a loader and adds that to kills, unless it is over before a
+// loader was seen in a transaction.
+func (d *Demo) killUntil(ctx context.Context, over func(view) bool, i int, kills *[]Kill) error {
+	k, err := d.kill(ctx, i%d.config.Loaders, over)
 	if err != nil || k == nil {
 		return err
 	}

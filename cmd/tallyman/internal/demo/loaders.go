@@ -26,6 +26,15 @@ func (l *loader) session() string { return "tallyman/" + l.name }
 // it, which others mostly don't.
 const sessionTimeout = 1 * time.Second
 
+// What is lost is missed soon in a demo: nobody wants to wait for a minute.
+const (
+	missingGrace    = 2 * time.Second
+	receiptInterval = 500 * time.Millisecond
+)
+
+// heals says whether sources should soon publish again what is missing.
+func (d *Demo) heals() bool { return d.config.Chaos && d.config.Sabotage != DeleteRecords }
+
 // startLoader starts a loader process.
 func (d *Demo) startLoader(member string) (*loader, error) {
 	admin, err := freeAddress()
@@ -40,6 +49,9 @@ func (d *Demo) startLoader(member string) (*loader, error) {
 		env = append(env, "TALLYMAN_LOADER_SESSION_TIMEOUT="+sessionTimeout.String())
 	}
 	env = append(env, "TALLYMAN_LOADER_MEMBER="+l.name)
+	if d.heals() {
+		env = append(env, "TALLYMAN_LOADER_MISSING_GRACE="+missingGrace.String(), "TALLYMAN_LOADER_RECEIPT_INTERVAL="+receiptInterval.String())
+	}
 	l.process, err = d.start(launch{name: member, args: []string{"load", d.manifest.Dataset.String()}, env: env})
 	if err != nil {
 		return nil, err

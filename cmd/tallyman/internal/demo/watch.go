@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"tallyman/internal/kafkaconn"
 )
 
 // view is how far everything was at one moment.
@@ -87,6 +89,9 @@ func (d *Demo) look(ctx context.Context, conn *pgx.Conn) (v view, err error) {
 	v.passes = d.said.Passes
 	d.mu.Unlock()
 	ends, err := d.kafka.HighWaters(ctx, d.manifest.Topic)
+	if errors.Is(err, kafkaconn.ErrNoTopic) { // deleted, and not yet made again
+		ends, err = nil, nil
+	}
 	if err != nil {
 		return v, fmt.Errorf("watch the topic: %w", err)
 	}
