@@ -25,13 +25,13 @@ func newStatus(p *program) *cobra.Command {
 		Short:   "Show what is loaded, what waits in Kafka and what is in quarantine",
 		Long: `Show what is loaded, what waits in Kafka and what is in quarantine.
 
-Rows and batches are counted in the warehouse's ledger. BEHIND is how many messages of the
-topic are not committed yet; it needs Kafka, everything else is told without it. QUARANTINE is
-how many messages could not be loaded and are kept; UNREAD is how many were gone from Kafka
-before they were read. MISSING is how many batches sources announced that are nowhere; COMPLETE
-THROUGH is the time, by their clocks, through which everything announced is loaded, or "all" if
-all of them are closed and loaded. It speaks for the sources that the manifest expects; where it
-names none, for the known ones: those that the warehouse has heard of.
+Rows and batches are counted in the warehouse's ledger, without what it has forgotten. BEHIND is
+how many messages of the topic are not committed yet; it needs Kafka, everything else is told
+without it. QUARANTINE is how many messages could not be loaded and are kept; UNREAD is how many
+were gone from Kafka before they were read. MISSING is how many batches sources announced that are
+nowhere; COMPLETE THROUGH is the time, by their clocks, through which everything announced is
+loaded, or "all" if all of them are closed and loaded. It speaks for the sources that the manifest
+expects; where it names none, for the known ones: those that the warehouse has heard of.
 
 With a dataset's name: each partition and each reason.`,
 		Example: `  tallyman status

@@ -232,7 +232,7 @@ func newVerifyReport(d postgres.DatasetInfo, o postgres.VerifyOptions, found pos
 		unchecked("%d rows more than the ledger's: the table was there before, so they may be of others", found.TableRows-found.Rows)
 	}
 	if found.Forgotten > 0 {
-		unchecked("%d rows of batches from before the ledger's horizon", found.Forgotten)
+		unchecked("%d rows of batches from before the ledger's horizon, or of v4 ids, which may be", found.Forgotten)
 	}
 	if r.Digest != nil && r.Digest.NotCompared > 0 {
 		unchecked("the values of %d batches, which are in nothing that was read", r.Digest.NotCompared)

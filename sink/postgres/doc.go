@@ -39,6 +39,15 @@
 // partition: there, a time that has none must not be accepted. A commit locks the
 // table against ALTER, but of its partitions only those that its rows go to.
 //
+// # The ledger's window
+//
+// The ledger forgets whole months (see retention.go). First the horizon is raised,
+// by which every claim goes: an id before it is not taken. What it stood for is
+// asked of the numbers then, which were kept before the partition could not be
+// seen any more: accounted for, it is a duplicate; else it is quarantined as
+// expired. A claim that does not see the horizon yet finds the partition, or
+// fails: there is no moment in which a forgotten id is taken.
+//
 // # Time limits
 //
 // On the server: lock_timeout, statement_timeout and

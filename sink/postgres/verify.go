@@ -63,7 +63,8 @@ type Verified struct {
 	// offered was them: how many, and the first of them.
 	Lost      int64
 	FirstLost []uuid.UUID
-	// Forgotten are rows of batches before the ledger's horizon.
+	// Forgotten are rows of batches before the ledger's horizon; if there is one, also
+	// of v4 ids that are not known, whose times are forgotten with them.
 	Forgotten int64
 }
 

@@ -152,15 +152,30 @@ func TestVerifyComparesWithWhatWasLoaded(t *testing.T) {
 	}
 }
 
-// What the ledger has forgotten is no finding.
+// What the ledger has forgotten is no finding, be it by a retention or by hand.
 func TestVerifyBeforeTheHorizon(t *testing.T) {
 	t.Parallel()
-	w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{})
-	mixed(t, w)
-	execute(t, w.conn, "DROP TABLE tallyman.loaded_elements_older")
-	got, _ := w.verify(postgres.VerifyOptions{}, nil)
-	if got.Forgotten != 6 || got.Batches != 4 || got.TableRows != 8 || len(got.Findings) != 0 {
-		t.Errorf("%+v", got)
+	for name, forget := range map[string]func(*testing.T, *warehouse){
+		"by hand": func(t *testing.T, w *warehouse) { execute(t, w.conn, "DROP TABLE tallyman.loaded_elements_older") },
+		"by retention": func(t *testing.T, w *warehouse) {
+			if _, err := w.Init(t.Context(), postgres.InitOptions{Retention: &postgres.Retention{Days: 400}}); err != nil {
+				t.Fatal(err)
+			}
+			if n := w.count("SELECT count(*) FROM tallyman.v4_ids"); n != 0 {
+				t.Errorf("%d times of v4 ids are kept", n)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{})
+			mixed(t, w)
+			forget(t, w)
+			got, _ := w.verify(postgres.VerifyOptions{}, nil)
+			if got.Forgotten != 6 || got.Batches != 4 || got.TableRows != 8 || len(got.Findings) != 0 {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }
 
@@ -240,5 +255,33 @@ VALUES (%d, now(), gen_random_uuid(), 'loaded', 2, 0, sha256(''))`, applied.Revi
 		if got := total(); len(got.Findings) != 1 || got.Findings[0] != (postgres.Finding{Kind: postgres.OtherTotal, Want: 2, Have: 1}) {
 			t.Errorf("%+v", got)
 		}
+	}
+}
+
+// Where no row says of which batch it is, rows that the ledger has forgotten are
+// no finding, and rows that are gone still are.
+func TestVerifyTotalBehindTheHorizon(t *testing.T) {
+	t.Parallel()
+	w := open(t, sandboxtest.Postgres(t, "18"), events+"batch_id: false\n", postgres.Config{})
+	p := w.partition(0)
+	if _, err := w.committer().Commit(t.Context(), w.group(p, 2, w.element(idAt(mid(0)), p, 0, []any{int64(1), nil}), w.element(batch.NewID(), p, 1, []any{int64(2), nil}))); err != nil {
+		t.Fatal(err)
+	}
+	total := func() postgres.Verified {
+		got, _ := w.verify(postgres.VerifyOptions{}, nil)
+		return got
+	}
+	if got := total(); got.TableRows != 2 || got.Forgotten != 0 || len(got.Findings) != 0 {
+		t.Errorf("%+v", got)
+	}
+	if _, err := w.Init(t.Context(), postgres.InitOptions{Retention: &postgres.Retention{Days: 400}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := total(); got.TableRows != 2 || got.Rows != 1 || got.Forgotten != 1 || len(got.Findings) != 0 {
+		t.Errorf("%+v", got)
+	}
+	execute(t, w.conn, "DELETE FROM events__r1")
+	if got := total(); len(got.Findings) != 1 {
+		t.Errorf("%+v", got)
 	}
 }

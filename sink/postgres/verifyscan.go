@@ -252,6 +252,8 @@ func (v *Verifier) meet(ctx context.Context, tx pgx.Tx, strangers []stranger) er
 		case timed && !v.within(ledgerKey{at, s.id}), !timed && v.started:
 		case timed && s.id.Version() != 8 && at.Before(v.window.Horizon):
 			v.found.Forgotten += s.rows
+		case !timed && s.id.Version() == 4 && !v.window.Horizon.IsZero():
+			v.found.Forgotten += s.rows // its time went with the ledger's row, if it ever was there
 		default:
 			v.stray(s)
 		}
@@ -285,9 +287,13 @@ func (v *Verifier) total(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	v.found.Rows, v.found.TableRows = f.Want, f.Have
-	// A table that was there before may have rows that Tallyman did not load.
-	if f.Have < f.Want || f.Have > f.Want && !v.dataset.Revision.Manifest.Existing {
+	// A table that was there before may have rows that Tallyman did not load, and
+	// behind a horizon there are those that the ledger has forgotten.
+	switch more := f.Have - f.Want; {
+	case more < 0, more > 0 && !v.dataset.Revision.Manifest.Existing && v.window.Horizon.IsZero():
 		v.add(f)
+	case more > 0 && !v.dataset.Revision.Manifest.Existing:
+		v.found.Forgotten += more
 	}
 	return nil
 }
