@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -130,6 +131,48 @@ func TestRetentionHeld(t *testing.T) {
 			a.check(t, "then")
 			a.replay(t, mid(0))
 		})
+	}
+}
+
+// The same where the first partition is to refuse times before the horizon: its
+// lock is tried for moments, and loaders go by the horizon meanwhile.
+func TestRetentionHeldInTheFirstPartition(t *testing.T) {
+	t.Parallel()
+	a := newAged(t, "15", 3, 1)
+	reader := session(t, a.dsn)
+	execute(t, reader, "BEGIN", "SELECT count(*) FROM tallyman.loaded_elements")
+	done := make(chan error, 1)
+	go func() {
+		report, err := a.forget(t.Context(), 2)
+		if err == nil && (report.Held != "loaded_elements_older" || !report.Window.Horizon.Equal(firstOf(mid(-1)))) {
+			err = fmt.Errorf("%+v", report)
+		}
+		done <- err
+	}()
+	comesTo(t, a.conn, done, `SELECT count(*) FROM pg_locks l JOIN pg_stat_activity s USING (pid)
+		WHERE NOT l.granted AND s.datname = current_database() AND s.query LIKE 'ALTER TABLE%ADD CONSTRAINT%'`)
+	hurried := bare(t, a.dsn, postgres.Config{LockTimeout: time.Second})
+	c := hurried.NewCommitter()
+	defer func() { _ = c.Close() }()
+	p := a.partition(0)
+	res, err := c.Commit(t.Context(), a.group(p, 3, a.element(idAt(mid(-2)), p, 0, []any{int64(1), "old"}),
+		a.element(idAt(mid(-1)), p, 1, []any{int64(2), "kept"}), a.element(batch.NewID(), p, 2, []any{int64(3), "now"})))
+	if err != nil || !slices.Equal(res.Outcomes, []sink.Outcome{sink.Expired, sink.Loaded, sink.Loaded}) {
+		t.Errorf("beside it: %v, %v", res.Outcomes, err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	a.check(t, "held")
+	execute(t, reader, "COMMIT")
+	report, err := a.forget(t.Context(), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.settled(t, report, firstOf(mid(-1)))
+	a.check(t, "then")
+	if a.claimable(t, mid(-2), uuid.NewString()) || !a.claimable(t, mid(-1), uuid.NewString()) {
+		t.Error("the first partition takes other times than those from the horizon on")
 	}
 }
 

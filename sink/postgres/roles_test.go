@@ -264,6 +264,8 @@ func (s *staff) checkForbidden(t *testing.T) {
 		"UPDATE tallyman.loaded_elements SET row_count = 0", "UPDATE tallyman.quarantine SET payload = ''", "UPDATE public.events__r1 SET n = 0",
 		"UPDATE tallyman.datasets SET topic = ''", "INSERT INTO tallyman.revisions DEFAULT VALUES", "UPDATE tallyman.target SET name = 'x'",
 		"CREATE TABLE tallyman.y (LIKE tallyman.loaded_elements)", "COMMENT ON TABLE tallyman.gaps IS 'x'", "GRANT tallyman_owner TO lo",
+		"UPDATE tallyman.ledger_window SET horizon = '-infinity'", "SELECT tallyman.add_partitions('2200-01-01')", "SELECT tallyman.fold('tallyman.loaded_elements_older', NULL)",
+		"SELECT tallyman.recall('tallyman.loaded_elements_older')", "INSERT INTO tallyman.expected_sources VALUES ('a/b', 's', true)",
 	}
 	for _, who := range []*warehouse{s.loader, s.reader} {
 		for _, sql := range statements {
