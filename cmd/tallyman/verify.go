@@ -35,7 +35,11 @@ about 130 MB of memory, and the table is read 64 MiB at a time. It only reads, b
 a change of the table, as by dataset apply, has to wait. Batches of files have no time, so they
 are compared only without --since. The status is 3 if anything is not as it should be.
 
-Not compared: what was announced by sources and never came.`,
+What sources announced is accounted for, stream by stream: every batch is loaded, discarded,
+satisfied (loaded under another number, or accepted as lost), in quarantine or missing. One that
+is missing longer than loader.missing_grace is a finding. So is one that was accounted for once
+and is nowhere any more, and a number that several batches have: a journal was cloned while it
+ran. A stream is counted as a whole; with --since, only if it was announced since.`,
 		Example: `  tallyman verify ads/conversions
   tallyman verify ads/conversions --since 24h --digest
   tallyman verify ads/conversions --journal /mnt/rescued/serve/ads/conversions
@@ -81,8 +85,8 @@ Not compared: what was announced by sources and never came.`,
 		} else {
 			err = report.print(p)
 		}
-		if err == nil && report.Total > 0 {
-			err = &foundError{fmt.Sprintf("%s is not as it should be: %d findings", args[0], report.Total)}
+		if wrong := report.wrong(); err == nil && wrong != "" {
+			err = &foundError{fmt.Sprintf("%s is not as it should be: %s", args[0], wrong)}
 		}
 		return err
 	}
@@ -91,14 +95,15 @@ Not compared: what was announced by sources and never came.`,
 
 // verifyReport is what verify found.
 type verifyReport struct {
-	Dataset   string     `json:"dataset"`
-	Revision  int64      `json:"revision"`
-	Table     string     `json:"table"`
-	Since     *time.Time `json:"since"`
-	Until     *time.Time `json:"until"`
-	Batches   int64      `json:"batches"` // loaded, by the ledger
-	Rows      int64      `json:"rows"`    // of them, by the ledger
-	TableRows int64      `json:"table_rows"`
+	Dataset   string        `json:"dataset"`
+	Revision  int64         `json:"revision"`
+	Table     string        `json:"table"`
+	Since     *time.Time    `json:"since"`
+	Until     *time.Time    `json:"until"`
+	Batches   int64         `json:"batches"` // loaded, by the ledger
+	Rows      int64         `json:"rows"`    // of them, by the ledger
+	TableRows int64         `json:"table_rows"`
+	Streams   streamsReport `json:"streams"`
 	// Digest is null if values were not compared.
 	Digest   *digestReport                  `json:"digest"`
 	Total    int64                          `json:"findings_total"`
@@ -170,7 +175,9 @@ func (p *program) verify(cmd *cobra.Command, cfg settings.Config, task verifyTas
 			return verifyReport{}, err
 		}
 		if !more {
-			return newVerifyReport(d, o, v.Result()), nil
+			r := newVerifyReport(d, o, v.Result())
+			r.Streams, err = p.accounts(ctx, w, d.Revision, task, cfg.LoaderMissingGrace, progress)
+			return r, err
 		}
 		for _, root := range task.journals {
 			if err := p.compareJournal(cmd, root, c); err != nil {
