@@ -9,11 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tallyman/internal/sandbox"
 	"tallyman/schema/batch"
 	"tallyman/source/journal"
 	"tallyman/source/publish"
@@ -153,21 +150,6 @@ func (r *rig) ends(name string) map[int32]int64 {
 	return ends
 }
 
-// refuse has the broker fail to take messages on the dataset's topic.
-func (r *rig) refuse() interface{ Remove() } {
-	return r.broker.Cluster().Fault(sandbox.Fault{
-		Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotLeaderForPartition, Count: -1,
-		When: func(request kmsg.Request) bool {
-			for _, t := range request.(*kmsg.ProduceRequest).Topics {
-				if t.Topic == topic {
-					return true
-				}
-			}
-			return false
-		},
-	})
-}
-
 // sent returns how many batches are in the topic.
 func (r *rig) sent() (n int) {
 	r.t.Helper()
@@ -186,16 +168,6 @@ func (r *rig) said(target string) *batch.Receipt {
 		return s.receipt
 	}
 	return nil
-}
-
-// missing returns how many numbers of this stream are known to be missed.
-func (r *rig) missing() (n uint64) {
-	r.replayer.mu.Lock()
-	defer r.replayer.mu.Unlock()
-	for _, s := range r.replayer.book.streams[r.stream()].said {
-		n += count(s.receipt.Missing)
-	}
-	return n
 }
 
 // metric returns a metric, summed over its labels. The gauges are brought up to date.

@@ -88,22 +88,20 @@ func TestTellsWhatCannotBeSent(t *testing.T) {
 func TestLeavesAloneWhatIsOnItsWay(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).receipts()
-	fault := r.refuse()
 	r.add(1)
 	one := r.addUnpublished()
-	r.start(nil)
-	r.publisher.Appended(one)
+	r.start(func(c *Config) { c.Tries = 2 })
 	r.tell(receipt{target: "main", announced: 2, missing: []journal.Range{span(1, 2)}})
-	r.eventually("the receipt is known", func() bool { return r.missing() == 2 })
-	fault.Remove()
-	r.eventually("both are there", func() bool { found, _ := r.batches(); return len(found) == 2 })
-	young, err := r.replayer.young(r.stream(), span(1, 2))
-	noError(t, err)
-	_ = young
+	r.eventually("the tries of the other", func() bool { return r.metric("tallyman_source_stuck_batches") == 1 })
+	r.wantTimes(map[uint64]int{1: 2})
+	r.stop()
 	r.replayer.cfg.Grace = time.Hour
-	if young, err = r.replayer.young(r.stream(), span(1, 2)); err != nil || !cmp.Equal(young, []journal.Range{span(2, 2)}) {
+	r.publisher.Appended(one)
+	noError(t, r.publisher.Wait(r.context()))
+	if young, err := r.replayer.young(r.stream(), span(1, 2)); err != nil || !cmp.Equal(young, []journal.Range{span(2, 2)}) {
 		t.Errorf("published in the last hour: %v, %v", young, err)
 	}
+	r.wantTimes(map[uint64]int{1: 2, 2: 1})
 }
 
 // Receipts of others, and what can't be read, harm nothing.

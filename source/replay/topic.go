@@ -23,11 +23,13 @@ type message struct {
 
 // topicReader reads a small, compacted topic from its start, all partitions, and
 // then what comes. It is in no group and commits nothing. It takes nothing for
-// granted: after any failure a partition is read from its start again, which
-// costs little and finds what a topic that was made anew holds.
+// granted: after any failure a partition is read from its start again, and all
+// of them once an hour, which costs little and finds what a topic that was made
+// anew holds.
 type topicReader struct {
 	conn  *kafkaconn.Conn
 	topic string
+	began time.Time       // to read from the start
 	next  map[int32]int64 // where each partition goes on
 	empty map[int32]int   // answers in a row without a record where there should be one
 }
@@ -36,6 +38,7 @@ const (
 	fetchBytes   = 1 << 20
 	fetchWait    = 50 * time.Millisecond
 	fetchTimeout = 10 * time.Second
+	readAgain    = time.Hour
 	// patience is how many answers without a record are believed to be a passing thing.
 	patience = 3
 )
@@ -52,6 +55,10 @@ func (t *topicReader) poll(ctx context.Context, take func(message)) (bool, error
 	if !ok {
 		clear(t.next)
 		return false, nil
+	}
+	if time.Since(t.began) > readAgain {
+		clear(t.next)
+		t.began = time.Now()
 	}
 	var failed error
 	for _, p := range known.Partitions() {
@@ -72,9 +79,7 @@ func (t *topicReader) partition(ctx context.Context, p int32, take func(message)
 		}
 		end, read, err := t.fetch(ctx, p, next, take)
 		switch {
-		case errors.Is(err, kafka.OffsetOutOfRange) && ok, err == nil && next > end:
-			delete(t.next, p) // the log was cut, or is another one
-		case err != nil:
+		case err != nil: // perhaps the log was cut, or is another one
 			return err
 		case read > next:
 			t.next[p], t.empty[p] = read, 0
