@@ -166,6 +166,11 @@ func (k *Kafka) configure(ctx context.Context) error {
 	if _, err := os.Stat(k.path("data")); err == nil {
 		return nil
 	}
+	return k.format(ctx)
+}
+
+// format makes an empty log directory, that of another cluster each time.
+func (k *Kafka) format(ctx context.Context) error {
 	id, err := k.tool(ctx, "kafka.tools.StorageTool", "random-uuid")
 	if err == nil {
 		_, err = k.tool(ctx, "kafka.tools.StorageTool", append([]string{"format", "--standalone",
@@ -244,6 +249,15 @@ func (k *Kafka) Stop() error { return k.end(syscall.SIGTERM) }
 
 // Kill ends the broker with SIGKILL.
 func (k *Kafka) Kill() error { return k.end(syscall.SIGKILL) }
+
+// LoseDisk gives a stopped broker a new, empty disk: no topics, no groups, and
+// another cluster id.
+func (k *Kafka) LoseDisk(ctx context.Context) error {
+	if err := os.RemoveAll(k.path("data")); err != nil {
+		return fmt.Errorf("empty Kafka's log directory: %w", err)
+	}
+	return k.format(ctx)
+}
 
 func (k *Kafka) end(sig syscall.Signal) error {
 	k.mu.Lock()
