@@ -99,7 +99,9 @@ func ask[A any](c *cluster, request func(ctx context.Context, client *kgo.Client
 			tick.Stop()
 			return answer
 		}
-		if ctx.Err() != nil || errors.As(err, new(*kerr.Error)) && !kerr.IsRetriable(err) {
+		passes := !errors.As(err, new(*kerr.Error)) || kerr.IsRetriable(err) ||
+			errors.Is(err, kerr.UnknownMemberID) // until the session of a killed loader has ended
+		if ctx.Err() != nil || !passes {
 			c.t.Fatal(err)
 		}
 	}

@@ -27,6 +27,7 @@ import (
 const (
 	dataset = "proof/events"
 	topic   = "proof.events"
+	group   = "tallyman.proof.events.r1"
 
 	// patience is how long something that has to happen may take.
 	patience = time.Minute
@@ -240,7 +241,7 @@ func (d *daemon) keep() (stop func()) {
 	ended := make(chan error, 1)
 	go func() {
 		var err error
-		for tick := time.NewTicker(10 * time.Millisecond); ctx.Err() == nil && err == nil; <-tick.C {
+		for tick := time.NewTicker(25 * time.Millisecond); ctx.Err() == nil && err == nil; <-tick.C {
 			err = d.offer(d.world.t.Context(), d.world.file(10))
 		}
 		ended <- err

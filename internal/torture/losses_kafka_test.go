@@ -87,7 +87,7 @@ func TestOffsetsAtTheEnd(t *testing.T) {
 	had := w.records()
 	d.some()
 	w.published(d, had+few)
-	w.kafka.commit("tallyman.proof.events.r1", topic)
+	w.kafka.commit(group, topic)
 	w.hurt()
 	w.load("loader", dataset)
 	w.healed()
