@@ -11,8 +11,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tallyman/internal/sandbox/sandboxtest"
 	"tallyman/schema/batch"
@@ -148,13 +146,7 @@ func TestApplyAndReceiptsTopic(t *testing.T) {
 	if err := s.broker.CreateTopic("ads.clicks", 2, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.broker.Cluster().ControlKey(int16(kmsg.CreateTopics), func(request kmsg.Request) (kmsg.Response, error, bool) {
-		answer := request.ResponseKind().(*kmsg.CreateTopicsResponse)
-		topic := kmsg.NewCreateTopicsResponseTopic()
-		topic.Topic, topic.ErrorCode = batch.ReceiptsTopic, kerr.TopicAuthorizationFailed.Code
-		answer.Topics = append(answer.Topics, topic)
-		return answer, nil, true
-	})
+	s.forbidTopic(batch.ReceiptsTopic)
 	says := func(status int, says ...string) {
 		t.Helper()
 		r := invoke(t, s.env, apply...)

@@ -153,13 +153,7 @@ func TestApplyAndTopics(t *testing.T) {
 	}
 
 	create := "kafka-topics.sh --bootstrap-server " + s.broker.Addr() + " --topic ads.clicks "
-	s.broker.Cluster().ControlKey(int16(kmsg.CreateTopics), func(request kmsg.Request) (kmsg.Response, error, bool) {
-		answer := request.ResponseKind().(*kmsg.CreateTopicsResponse)
-		topic := kmsg.NewCreateTopicsResponseTopic()
-		topic.Topic, topic.ErrorCode = "ads.clicks", kerr.TopicAuthorizationFailed.Code
-		answer.Topics = append(answer.Topics, topic)
-		return answer, nil, true
-	})
+	s.forbidTopic("ads.clicks")
 	fail(t, exitFailed, s.env, apply, "Authorization", "the table is there", create+"--create --config cleanup.policy=delete --partitions 6 --replication-factor 1")
 
 	if err := s.broker.CreateTopic("ads.clicks", 2, nil); err != nil {
@@ -182,6 +176,21 @@ func TestApplyAndTopics(t *testing.T) {
 		t.Fatal(err)
 	}
 	fail(t, exitFailed, s.env, apply, "Kafka ("+s.broker.Addr()+")")
+}
+
+// forbidTopic makes the broker refuse once to make a topic.
+func (s *site) forbidTopic(name string) {
+	s.broker.Cluster().ControlKey(int16(kmsg.CreateTopics), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		if request.(*kmsg.CreateTopicsRequest).Topics[0].Topic != name {
+			s.broker.Cluster().KeepControl()
+			return nil, nil, false
+		}
+		answer := request.ResponseKind().(*kmsg.CreateTopicsResponse)
+		topic := kmsg.NewCreateTopicsResponseTopic()
+		topic.Topic, topic.ErrorCode = name, kerr.TopicAuthorizationFailed.Code
+		answer.Topics = append(answer.Topics, topic)
+		return answer, nil, true
+	})
 }
 
 func ptr[T any](v T) *T { return &v }
