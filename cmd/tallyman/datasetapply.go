@@ -31,8 +31,9 @@ func newDatasetApply(p *program) *cobra.Command {
 
 A manifest is YAML: the dataset's name, its columns with their types, and, where the defaults
 don't fit, topic and table. Readers use the view of that name; the rows are in a table behind it.
-Applying the same manifest again changes nothing. If you may not create topics, the command
-for somebody who may is printed.
+Applying the same manifest again changes nothing. If you may not create topics, the commands for
+somebody who may are printed. The topic tallyman.receipts is for all datasets of the cluster:
+on it loaders tell sources what is loaded and what is missing.
 
 A manifest that only adds nullable columns to the one before is applied while loaders load: the
 table and the view get the columns, and batches by the old manifest and by the new one load side

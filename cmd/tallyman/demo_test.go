@@ -26,7 +26,7 @@ import (
 // demoProgram is a program whose children are this test binary.
 func demoProgram() (p *program, stdout, stderr *bytes.Buffer) {
 	stdout, stderr = &bytes.Buffer{}, &bytes.Buffer{}
-	return &program{stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, env: append(os.Environ(), asProgram)}, stdout, stderr
+	return &program{stdin: strings.NewReader(""), stdout: stdout, stderr: stderr, env: append(os.Environ(), asProgram, "TALLYMAN_LOADER_RECEIPT_INTERVAL=100ms")}, stdout, stderr
 }
 
 // runDemo runs a demo and returns its result and status.
