@@ -190,13 +190,14 @@ func TestRetentionKeepsWhatWasNotLoaded(t *testing.T) {
 	if _, err := c.Commit(t.Context(), g); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, a.conn, "INSERT INTO tallyman.satisfied (revision_id, incarnation, first, last, reason) VALUES (1, '"+a.passed.String()+"', 20, 20, 'accepted')")
+	found := renumber(a.element(idAt(mid(0)), p, 2, []any{int64(3), "given up, and loaded after all"}), a.announced, 11)
+	execute(t, a.conn, "INSERT INTO tallyman.satisfied (revision_id, incarnation, first, last, reason) VALUES (1, '"+a.passed.String()+"', 20, 20, 'accepted'), (1, '"+a.announced.String()+"', 11, 11, 'accepted')")
 	if _, err := a.forget(t.Context(), 4); err != nil {
 		t.Fatal(err)
 	}
-	refused.Offset, lost.Offset = 2, 3
-	res, err := c.Commit(t.Context(), a.group(a.partition(0), 4, refused, lost))
-	if err != nil || !slices.Equal(res.Outcomes, []sink.Outcome{sink.Expired, sink.Expired}) || res.Known != 1 {
+	refused.Offset, lost.Offset, found.Offset = 2, 3, 4
+	res, err := c.Commit(t.Context(), a.group(a.partition(0), 5, refused, lost, found))
+	if err != nil || !slices.Equal(res.Outcomes, []sink.Outcome{sink.Expired, sink.Expired, sink.Duplicate}) || res.Known != 1 {
 		t.Errorf("%+v, %v", res, err)
 	}
 	l, err := a.Quarantine().List(t.Context(), sink.Selection{State: sink.Open}, 10)

@@ -19,15 +19,16 @@ COMMENT ON TABLE tallyman.v4_ids IS
     'The batch time that each v4 id first came with. The id has no time in it, and the ledger''s key has one, so without this table the same id with another time would load again. Rows before the horizon are forgotten with the ledger''s partitions.';
 
 CREATE FUNCTION tallyman.accounted(revision bigint, stream uuid, number bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT (EXISTS (SELECT FROM tallyman.streams s WHERE (s.revision_id, s.incarnation) = (revision, stream) AND number <= s.floor)
-            OR EXISTS (SELECT FROM tallyman.satisfied s WHERE (s.revision_id, s.incarnation) = (revision, stream) AND s.first <= number AND s.last >= number))
+    SELECT EXISTS (SELECT FROM tallyman.satisfied s WHERE (s.revision_id, s.incarnation) = (revision, stream)
+                   AND s.first <= number AND s.last >= number AND s.reason IN ('duplicate', 'forgotten'))
+        OR EXISTS (SELECT FROM tallyman.streams s WHERE (s.revision_id, s.incarnation) = (revision, stream) AND number <= s.floor)
        AND NOT EXISTS (SELECT FROM tallyman.satisfied s WHERE (s.revision_id, s.incarnation) = (revision, stream)
                        AND s.first <= number AND s.last >= number AND s.reason = 'accepted')
        AND NOT EXISTS (SELECT FROM tallyman.quarantine q WHERE (q.revision_id, q.incarnation, q.sequence) = (revision, stream, number) AND q.state = 'open'
                        AND q.reason NOT IN ('no_id', 'bad_id', 'bad_envelope', 'bad_digest', 'bad_rows', 'wrong_dataset'))
 $$;
 COMMENT ON FUNCTION tallyman.accounted IS
-    'Whether a number of a stream was loaded or discarded, as far as is known without the ledger''s row: not one that somebody gave up for lost, and not one in open quarantine.';
+    'Whether a number of a stream was loaded or discarded, as far as is known without the ledger''s row. The floor passes what somebody gave up for lost and what is in open quarantine too, so these are not.';
 
 -- +goose StatementBegin
 CREATE FUNCTION tallyman.fold(part regclass, before timestamptz) RETURNS bigint LANGUAGE plpgsql AS $$
