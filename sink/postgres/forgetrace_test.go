@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -22,6 +23,8 @@ import (
 func TestRetentionRace(t *testing.T) {
 	t.Parallel()
 	const months, each, rounds = 24, 8, 12
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("some batch loads never"))
+	t.Cleanup(cancel)
 	for _, version := range sandboxtest.Versions() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
@@ -42,12 +45,12 @@ func TestRetentionRace(t *testing.T) {
 			for loader := range 3 {
 				p, c := w.partition(int32(loader+1)), w.committer()
 				random := rand.New(rand.NewPCG(seed, uint64(loader)))
-				group.Go(func() error { return bring(t.Context(), w, c, p, all, random, rounds) })
+				group.Go(func() error { return bring(ctx, w, c, p, all, random, rounds) })
 			}
 			group.Go(func() error {
 				for n := range months + 1 {
 					o := postgres.InitOptions{Retention: &postgres.Retention{Months: 3}, Now: func() time.Time { return mid(n + 3) }}
-					if _, err := w.Init(t.Context(), o); err != nil {
+					if _, err := w.Init(ctx, o); err != nil {
 						return err
 					}
 				}
@@ -90,7 +93,7 @@ func bring(ctx context.Context, w *warehouse, c sink.Committer, p sink.Position,
 				if err == nil {
 					break
 				}
-				if sink.ClassOf(err) != sink.Retryable {
+				if sink.ClassOf(err) != sink.Retryable || ctx.Err() != nil {
 					return fmt.Errorf("commit: %w", err)
 				}
 			}
