@@ -176,7 +176,8 @@ func (p *program) verify(cmd *cobra.Command, cfg settings.Config, task verifyTas
 		}
 		if !more {
 			r := newVerifyReport(d, o, v.Result())
-			r.Streams, err = p.accounts(ctx, w, d.Revision, task, cfg.LoaderMissingGrace, progress)
+			r.Streams, err = accounts(ctx, w, d.Revision, postgres.AccountOptions{
+				Since: o.Since, Grace: cfg.LoaderMissingGrace, Limit: o.Limit, Progress: counting(progress)})
 			return r, err
 		}
 		for _, root := range task.journals {

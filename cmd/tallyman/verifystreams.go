@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"tallyman/sink"
 	"tallyman/sink/postgres"
@@ -50,18 +49,20 @@ type numbersJSON struct {
 	Batches     []string `json:"unique_ids,omitempty"`
 }
 
-// accounts accounts for what sources announced.
-func (p *program) accounts(ctx context.Context, w *postgres.Warehouse, r sink.Revision, task verifyTask, grace time.Duration, progress *progress) (streamsReport, error) {
+// counting shows how many announced batches were counted.
+func counting(p *progress) func(done, total int64) {
 	var bar *showing
-	found, err := w.Accounts(ctx, r, postgres.AccountOptions{
-		Since: task.options.Since, Grace: grace, Limit: task.options.Limit,
-		Progress: func(done, total int64) {
-			if bar == nil {
-				bar = &showing{progress.add("announced batches", total)}
-			}
-			bar.set(done)
-		},
-	})
+	return func(done, total int64) {
+		if bar == nil {
+			bar = &showing{p.add("announced batches", total)}
+		}
+		bar.set(done)
+	}
+}
+
+// accounts accounts for what sources announced.
+func accounts(ctx context.Context, w *postgres.Warehouse, r sink.Revision, o postgres.AccountOptions) (streamsReport, error) {
+	found, err := w.Accounts(ctx, r, o)
 	if err != nil {
 		return streamsReport{}, err
 	}

@@ -239,14 +239,14 @@ func announcedAbsurdly(f *fixture) {
 	s.load(s.element(1))
 	s.announce(nil, s.says(1, 1, false))
 	const absurd = 1_000_002
-	for i, n := range []uint64{absurd, 1 << 40, 1<<63 - 1} {
+	for i, n := range []uint64{absurd, 1 << 40, 1<<63 - 2, 1<<63 - 1} {
 		s.announce([]sink.RefusedAnnouncement{{Index: 0, Why: sink.TooManyMissing}}, s.says(n, 2+i, i > 1))
 	}
 	fresh.next = s.next
 	fresh.announce([]sink.RefusedAnnouncement{{Index: 0, Why: sink.TooManyMissing}}, fresh.says(1<<62, 2, true))
 	f.missing()
 	c := f.through(time.Time{}, false) // of the new one nothing is known yet
-	if c.Missing != 0 || c.Refused != 4 || !slices.ContainsFunc(c.Holds, func(h sink.Hold) bool {
+	if c.Missing != 0 || c.Refused != 5 || !slices.ContainsFunc(c.Holds, func(h sink.Hold) bool {
 		return h.Incarnation == s.incarnation && h.Announced == 1 && h.Open && h.Fault == string(sink.TooManyMissing) && h.Through.Equal(at(1))
 	}) {
 		f.Errorf("completeness %+v", c)
@@ -274,4 +274,37 @@ func accepted(f *fixture) {
 	accept(4, 1<<40, 2)
 	f.missing()
 	f.through(time.Time{}, true)
+}
+
+// announcedByTooMany takes no stream more than 10,000 that are open, and still
+// takes what those announce and what a closed one makes room for.
+func announcedByTooMany(f *fixture) {
+	const most = 10_000
+	s := f.stream()
+	s.announce(nil, s.says(0, 1, false))
+	var forged []batch.Announcement
+	for range most {
+		a := s.says(0, 2, false)
+		a.Incarnation = uuid.New()
+		forged = append(forged, a)
+	}
+	g := f.group(s.next + 1)
+	g.Announcements, s.next = forged, s.next+1
+	// The warehouse goes through them by incarnation, so any of them may be the one too many.
+	res, err := f.committer().Commit(f.Context(), g)
+	if err != nil || len(res.Refused) != 1 || res.Refused[0].Why != sink.TooManyStreams {
+		f.Fatalf("%v, %v", res.Refused, err)
+	}
+	f.missing()
+	c, err := f.w.Completeness(f.Context(), f.revision, 0)
+	if err != nil || c.Streams != most || c.Open != most || c.Missing != 0 || len(c.Holds) != 10 || !c.Through.Equal(at(1)) {
+		f.Errorf("%+v, %v", c, err)
+	}
+	late := f.stream()
+	late.next = s.next
+	late.announce([]sink.RefusedAnnouncement{{Index: 0, Why: sink.TooManyStreams}}, late.says(0, 3, false))
+	s.next = late.next
+	s.announce(nil, s.says(0, 4, true))
+	late.next = s.next
+	late.announce(nil, late.says(0, 5, false))
 }

@@ -148,6 +148,7 @@ func cases() map[string]func(*fixture) {
 		"announced-quarantined": announcedQuarantined,
 		"announced-twice":       announcedTwice,
 		"announced-absurdly":    announcedAbsurdly,
+		"announced-by-too-many": announcedByTooMany,
 		"accepted":              accepted,
 		"receipts":              receipts,
 		"receipts-of-closed":    receiptsOfClosed,

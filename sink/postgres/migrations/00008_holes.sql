@@ -45,3 +45,69 @@ CROSS JOIN LATERAL (
     SELECT LEAST(tallyman.held(s.revision_id, s.incarnation) - 1,
                  tallyman.reached(s.revision_id, s.incarnation, s.floor, s.announced)) AS covered OFFSET 0
 ) c;
+
+-- What is open is counted once a call, and not for each new stream: a flood of
+-- them ran into the time limit of its statement, and nothing went past it.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION tallyman.announce(revision bigint, incarnations uuid[], sources text[], sequences bigint[], times timestamptz[], finals boolean[])
+RETURNS TABLE (number bigint, refusal text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    a record;
+    s tallyman.streams;
+    opened bigint; -- streams, once one was not known
+    max_open CONSTANT bigint := 10000;
+    max_holes CONSTANT bigint := 1000000;
+BEGIN
+    FOR a IN
+        SELECT k.* FROM unnest(incarnations, sources, sequences, times, finals) WITH ORDINALITY
+            AS k (incarnation, source, sequence, at, final, number)
+        ORDER BY k.incarnation, k.at, k.number
+    LOOP
+        number := a.number;
+        refusal := NULL;
+        SELECT t.* INTO s FROM tallyman.streams t WHERE (t.revision_id, t.incarnation) = (revision, a.incarnation) FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            IF opened IS NULL THEN
+                SELECT count(*) INTO opened FROM tallyman.streams t WHERE t.revision_id = revision AND t.state = 'open';
+            END IF;
+            IF opened >= max_open THEN
+                refusal := 'too_many_streams';
+                RETURN NEXT;
+                CONTINUE;
+            END IF;
+            INSERT INTO tallyman.streams (revision_id, incarnation, source) VALUES (revision, a.incarnation, a.source) ON CONFLICT DO NOTHING;
+            opened := opened + 1;
+            SELECT t.* INTO s FROM tallyman.streams t WHERE (t.revision_id, t.incarnation) = (revision, a.incarnation) FOR NO KEY UPDATE;
+        END IF;
+        IF s.source <> a.source THEN
+            refusal := 'other_source';
+        ELSIF a.at <= s.announced_at THEN
+            CONTINUE; -- it was read before, or a later one was
+        ELSIF a.sequence < s.announced THEN
+            refusal := 'went_back';
+        ELSIF a.sequence - s.floor > max_holes AND (a.sequence = 9223372036854775807
+              OR (SELECT sum(h.last - h.first + 1) FROM tallyman.holes(revision, a.incarnation, s.floor, a.sequence) h) > max_holes) THEN
+            refusal := 'too_many_missing';
+        END IF;
+        IF refusal IS NULL THEN
+            UPDATE tallyman.streams t SET announced = a.sequence, announced_at = a.at, seen_at = now(),
+                state = CASE WHEN t.state = 'retired' THEN t.state WHEN a.final THEN 'closed' ELSE 'open' END
+            WHERE (t.revision_id, t.incarnation) = (revision, a.incarnation);
+            IF a.final AND s.state = 'open' THEN
+                opened := opened - 1;
+            END IF;
+            INSERT INTO tallyman.announcements AS n (revision_id, incarnation, sequence, at)
+            VALUES (revision, a.incarnation, a.sequence, a.at)
+            ON CONFLICT (revision_id, incarnation, sequence) DO UPDATE SET at = EXCLUDED.at;
+        ELSE
+            -- Even a journal that was restored from an older copy has ended its stream.
+            UPDATE tallyman.streams t SET refused = t.refused + 1, refused_why = refusal, refused_at = now(),
+                state = CASE WHEN refusal = 'went_back' AND a.final AND t.state = 'open' THEN 'closed' ELSE t.state END
+            WHERE (t.revision_id, t.incarnation) = (revision, a.incarnation);
+            RETURN NEXT;
+        END IF;
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
