@@ -288,12 +288,19 @@ func announcedByTooMany(f *fixture) {
 		a.Incarnation = uuid.New()
 		forged = append(forged, a)
 	}
-	g := f.group(s.next + 1)
-	g.Announcements, s.next = forged, s.next+1
 	// The warehouse goes through them by incarnation, so any of them may be the one too many.
-	res, err := f.committer().Commit(f.Context(), g)
-	if err != nil || len(res.Refused) != 1 || res.Refused[0].Why != sink.TooManyStreams {
-		f.Fatalf("%v, %v", res.Refused, err)
+	var refused []sink.RefusedAnnouncement
+	for some := range slices.Chunk(forged, most/2) {
+		g := f.group(s.next + 1)
+		g.Announcements, s.next = some, s.next+1
+		res, err := f.committer().Commit(f.Context(), g)
+		if err != nil {
+			f.Fatal(err)
+		}
+		refused = append(refused, res.Refused...)
+	}
+	if len(refused) != 1 || refused[0].Why != sink.TooManyStreams {
+		f.Fatalf("refused %v", refused)
 	}
 	f.missing()
 	c, err := f.w.Completeness(f.Context(), f.revision, 0)
