@@ -44,8 +44,9 @@ func journalFlag(cmd *cobra.Command) *string {
 // opened is a journal that a command reads.
 type opened struct {
 	*journal.Reader
-	dir string
-	log *slog.Logger
+	dir     string
+	log     *slog.Logger
+	targets []string // that receive what is in it
 }
 
 // openJournal opens the one journal at or below a directory.
@@ -77,7 +78,7 @@ func (p *program) openJournal(cmd *cobra.Command, root string) (*opened, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &opened{Reader: r, dir: found[0], log: log}, nil
+	return &opened{Reader: r, dir: found[0], log: log, targets: cfg.ServeTargets}, nil
 }
 
 // close gives the journal up. After damage the store may complain; what was

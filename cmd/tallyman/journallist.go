@@ -9,7 +9,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"tallyman/schema/batch"
 	"tallyman/source/journal"
+	"tallyman/source/replay"
 )
 
 func newJournalList(p *program) *cobra.Command {
@@ -19,8 +21,10 @@ func newJournalList(p *program) *cobra.Command {
 		Long: `List the streams of a journal, or, with any of --dataset, --incarnation and --state, their batches.
 
 A stream is one dataset's batches in one incarnation, which is one opening of the journal. A batch
-is published once Kafka has acknowledged it, and aside if the broker refuses it for good. Batches
-that every target has confirmed are trimmed after a while, if source.targets says who they are.`,
+is published once Kafka has acknowledged it, and aside if the broker refuses it for good. It is
+confirmed once every warehouse in serve.targets (none: every one that was heard of) has accounted
+for it, as far as the journal knows. A daemon trims what is confirmed after serve.retention, if
+serve.targets is set.`,
 		Example: `  tallyman source journal list
   tallyman source journal list --dataset ads/conversions --limit 0
   tallyman source journal list --state unpublished -o json | jq '.batches | map(.rows) | add'`,
@@ -42,7 +46,7 @@ that every target has confirmed are trimmed after a while, if source.targets say
 		c := o.Contents()
 		listing := journalJSON{Journal: o.dir, Source: o.Source(), Faults: faultsToJSON(c.Faults)}
 		if *s == (batchSelector{state: "all"}) {
-			if listing.Streams, err = o.streams(cmd.Context(), c); err != nil {
+			if listing.Streams, err = o.streams(cmd.Context(), c, o.targets); err != nil {
 				return err
 			}
 		} else {
@@ -85,7 +89,9 @@ type streamJSON struct {
 	Unpublished int        `json:"unpublished"` // without those set aside
 	Aside       int        `json:"aside"`
 	Damaged     int        `json:"damaged"`
-	Trimmed     uint64     `json:"trimmed"` // let go, once every target had confirmed them
+	// Confirmed are the batches that every target had when the journal was closed.
+	Confirmed int    `json:"confirmed"`
+	Trimmed   uint64 `json:"trimmed"` // let go, once every target had confirmed them
 }
 
 type batchJSON struct {
@@ -102,8 +108,13 @@ type batchJSON struct {
 }
 
 // streams reads every batch to sum streams up.
-func (o *opened) streams(ctx context.Context, c *journal.Contents) ([]streamJSON, error) {
+func (o *opened) streams(ctx context.Context, c *journal.Contents, targets []string) ([]streamJSON, error) {
 	all := []streamJSON{}
+	notes, err := o.Notes(replay.NotePrefix)
+	if err != nil {
+		return nil, err
+	}
+	receipts := replay.Receipts(notes)
 	for _, s := range c.Streams {
 		one := streamJSON{Dataset: s.Dataset.String(), Incarnation: s.Incarnation, Batches: len(s.Batches), Trimmed: s.Trimmed.Batches()}
 		if !s.Opened.IsZero() {
@@ -117,6 +128,9 @@ func (o *opened) streams(ctx context.Context, c *journal.Contents) ([]streamJSON
 				return nil, err
 			}
 			b := o.batch(chosen{journal.Key{Stream: s.Stream, Sequence: h.Sequence}, h})
+			if confirmed(receipts, s.Stream, h.Sequence, targets) {
+				one.Confirmed++
+			}
 			one.Rows += int64(b.Rows)
 			one.Bytes += b.Bytes
 			switch b.State {
@@ -132,6 +146,26 @@ func (o *opened) streams(ctx context.Context, c *journal.Contents) ([]streamJSON
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// confirmed says whether every target has a batch; without names, every one that
+// sent a receipt of the stream.
+func confirmed(receipts []*batch.Receipt, s journal.Stream, n uint64, targets []string) bool {
+	sure := map[string]bool{}
+	for _, r := range receipts {
+		if r.Incarnation != s.Incarnation || r.Dataset != s.Dataset {
+			continue
+		}
+		if sure[r.Target] = r.Covers(n); !sure[r.Target] && len(targets) == 0 {
+			return false
+		}
+	}
+	for _, name := range targets {
+		if !sure[name] {
+			return false
+		}
+	}
+	return len(sure) > 0
 }
 
 func (o *opened) batches(ctx context.Context, of []chosen) ([]batchJSON, error) {
@@ -199,10 +233,10 @@ func (p *program) printStreams(streams []streamJSON) error {
 		rows = append(rows, []string{
 			s.Dataset, s.Incarnation.String(), at, held, strconv.Itoa(s.Batches), strconv.FormatInt(s.Rows, 10),
 			strconv.FormatInt(s.Bytes, 10), strconv.Itoa(s.Unpublished), strconv.Itoa(s.Aside), strconv.Itoa(s.Damaged),
-			strconv.FormatUint(s.Trimmed, 10),
+			strconv.Itoa(s.Confirmed), strconv.FormatUint(s.Trimmed, 10),
 		})
 	}
-	return printTable(p.stdout, []string{"DATASET", "INCARNATION", "OPENED", "SEQUENCES", "BATCHES", "ROWS", "BYTES", "UNPUBLISHED", "ASIDE", "DAMAGED", "TRIMMED"}, rows)
+	return printTable(p.stdout, []string{"DATASET", "INCARNATION", "OPENED", "SEQUENCES", "BATCHES", "ROWS", "BYTES", "UNPUBLISHED", "ASIDE", "DAMAGED", "CONFIRMED", "TRIMMED"}, rows)
 }
 
 func (p *program) printBatches(batches []batchJSON, total int) error {

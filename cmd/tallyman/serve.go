@@ -47,6 +47,10 @@ An answer of 202 means that the rows are in the daemon's journal, on disk. A bat
 under an id (Idempotency-Key) is loaded once, however often it is posted. /v1/openapi.json is the
 whole interface. Each dataset's journal is under serve in source.dir.
 
+What a warehouse says it misses is published again from the journal, by itself. Batches stay in
+the journal until every warehouse named in serve.targets has confirmed them and serve.retention is
+over; without serve.targets they stay for good.
+
 Beyond this machine the daemon listens only with a certificate (or allow_plaintext) and asks every
 client for a token or a certificate. Token file and certificates are read again when they change.
 SIGTERM ends it within ten seconds, with the requests under way answered. /metrics, /livez and
@@ -153,6 +157,9 @@ func (s *serving) run(ctx context.Context, manifests []schema.Manifest) (err err
 			sources[i], err = source.Open(ctx, source.Config{
 				Manifest: m, Kafka: kafkaConfig(s.cfg), Dir: filepath.Join(s.dir, m.Dataset.Namespace, m.Dataset.Name), Name: s.name,
 				CloseTimeout: publishLimit, AnnounceEvery: s.cfg.ServeAnnounceInterval, Logger: s.log,
+				Targets: s.cfg.ServeTargets, Retention: s.cfg.ServeRetention,
+				ReplayBatches: s.cfg.ServeReplayBatches, ReplayBytes: int64(s.cfg.ServeReplayBytes),
+				ReplayGrace: s.cfg.ServeReplayGrace, ReplayTries: s.cfg.ServeReplayTries,
 				Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"dataset": m.Dataset.String()}, s.registry),
 			})
 			return err

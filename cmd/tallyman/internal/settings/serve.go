@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"time"
 )
 
 func serveTable() []Setting {
@@ -50,6 +51,30 @@ func serveTable() []Setting {
 	}
 }
 
+// replayTable is what a daemon does with the receipts of warehouses.
+func replayTable() []Setting {
+	return []Setting{
+		{Key: "serve.targets", Unit: "names, comma-separated",
+			Doc:  "All warehouses (warehouse.target) that receive the datasets: what each has confirmed is trimmed from the journal. Empty: nothing is trimmed, and the journal grows.",
+			bind: func(c *Config) any { return &c.ServeTargets }},
+		{Key: "serve.retention", Default: "72h", Unit: "duration",
+			Doc:  "How long batches stay in the journal at least: longer than the age of the oldest backup that you would restore a warehouse from.",
+			bind: func(c *Config) any { return &c.ServeRetention }},
+		{Key: "serve.replay_batches", Default: "500", Unit: "count",
+			Doc:  "Batches that are published again in a second, of each dataset, where a warehouse misses them.",
+			bind: func(c *Config) any { return &c.ServeReplayBatches }},
+		{Key: "serve.replay_bytes", Default: "16MiB", Unit: "size",
+			Doc:  "Bytes of rows that are published again in a second, of each dataset.",
+			bind: func(c *Config) any { return &c.ServeReplayBytes }},
+		{Key: "serve.replay_grace", Default: "30s", Unit: "duration",
+			Doc:  "How long after its publishing a batch is not published again, and the first of the growing pauses between tries; at most 10m.",
+			bind: func(c *Config) any { return &c.ServeReplayGrace }},
+		{Key: "serve.replay_tries", Default: "5", Unit: "count",
+			Doc:  "How often a batch that stays missing is published again before there is an alarm instead.",
+			bind: func(c *Config) any { return &c.ServeReplayTries }},
+	}
+}
+
 // serveFaults are of who can reach the daemon, and what others can see of it.
 func (c *Config) serveFaults() Faults {
 	var faults Faults
@@ -61,6 +86,9 @@ func (c *Config) serveFaults() Faults {
 	}
 	if c.ServeClientCA != "" && c.ServeTLSCert == "" {
 		faults = append(faults, "serve.client_ca: clients show certificates in TLS only; set serve.tls_cert and serve.tls_key")
+	}
+	if c.ServeReplayGrace > 10*time.Minute {
+		faults = append(faults, fmt.Sprintf("serve.replay_grace: %v is too long; at most 10m", c.ServeReplayGrace))
 	}
 	if err := checkAddress(c.ServeListen, 0); err != nil {
 		return append(faults, fmt.Sprintf("serve.listen: %v", err))

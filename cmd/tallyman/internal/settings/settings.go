@@ -63,6 +63,12 @@ type Config struct {
 	ServeRate             int
 	ServeReadTimeout      time.Duration
 	ServeAnnounceInterval time.Duration
+	ServeTargets          []string
+	ServeRetention        time.Duration
+	ServeReplayBatches    int
+	ServeReplayBytes      Bytes
+	ServeReplayGrace      time.Duration
+	ServeReplayTries      int
 
 	AdminListen string
 

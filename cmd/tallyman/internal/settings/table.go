@@ -3,7 +3,7 @@ package settings
 // Table returns every setting, in the order of a reference.
 func Table() []Setting {
 	var all []Setting
-	for _, part := range [][]Setting{kafkaTable(), kafkaSecurityTable(), warehouseTable(), loaderTable(), serveTable(), restTable()} {
+	for _, part := range [][]Setting{kafkaTable(), kafkaSecurityTable(), warehouseTable(), loaderTable(), serveTable(), replayTable(), restTable()} {
 		all = append(all, part...)
 	}
 	return all
