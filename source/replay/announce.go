@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	firstAgain    = 30 * time.Second
+	// The pauses between announcements grow from Config.Grace up to these.
 	longestAgain  = 10 * time.Minute
 	heldAgain     = time.Hour // for a stream of which batches are held, whatever receipts say
 	announceLimit = 10 * time.Second
@@ -18,7 +18,8 @@ const (
 // not known to have heard it. An announcement can be lost with its topic, a
 // stream can be unknown to a warehouse that was restored from a backup, and the
 // receipt of before then is still there to be read: so what could be needed is
-// announced now and then in any case.
+// announced now and then in any case, soon at first. A warehouse that took a step
+// back of a minute is told within a few, one that went back a day within the hour.
 func (r *Replayer) announce(ctx context.Context) {
 	for ctx.Err() == nil {
 		e := r.unheard(time.Now())
@@ -46,16 +47,25 @@ func (r *Replayer) unheard(now time.Time) *entry {
 		if e.end == nil || e.again.After(now) {
 			continue
 		}
-		if !r.book.shown(e, r.cfg.Retention) {
-			e.pause = min(max(2*e.pause, firstAgain), longestAgain)
-			e.again = now.Add(e.pause)
-			return e
+		shown := r.book.shown(e, r.cfg.Retention)
+		if shown != e.shown {
+			e.shown, e.pause = shown, 0
 		}
-		e.pause, e.again = 0, now.Add(heldAgain)
-		gone, err := r.cfg.Journal.Trimmed(e.stream)
-		if err == nil && gone.Batches() < e.end.Announcement.Sequence && now.Sub(r.began) > heldAgain {
+		fresh, longest := shown && e.pause == 0, longestAgain
+		if shown {
+			longest = heldAgain
+		}
+		e.pause = min(max(2*e.pause, r.cfg.Grace), longest)
+		e.again = now.Add(e.pause)
+		if !shown || !fresh && r.holds(e) {
 			return e
 		}
 	}
 	return nil
+}
+
+// holds says whether batches of a stream that ended can still be sent.
+func (r *Replayer) holds(e *entry) bool {
+	gone, err := r.cfg.Journal.Trimmed(e.stream)
+	return err == nil && gone.Batches() < e.end.Announcement.Sequence
 }

@@ -37,6 +37,7 @@ type entry struct {
 	said   map[string]*said   // by target
 	again  time.Time          // when its end is announced again
 	pause  time.Duration      // before the last time
+	shown  bool               // every target showed that it knows the end, when that was looked at last
 }
 
 // target is a warehouse that receipts come from.

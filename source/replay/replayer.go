@@ -38,7 +38,8 @@ type Config struct {
 	// Limits bound how fast batches are sent again.
 	Limits Limits
 	// Grace is how long after its publishing a batch is not sent again, and the
-	// first pause between tries; at most ten minutes. Defaults to 30 s.
+	// first pause between tries, and between announcements of how a stream ended;
+	// at most ten minutes. Defaults to 30 s.
 	Grace time.Duration
 	// Tries is how often a batch is sent again, until the hole changes. Defaults to 5.
 	Tries int
@@ -143,7 +144,7 @@ func prepare(cfg Config) (*Replayer, error) {
 		return nil, fmt.Errorf("replayer: %w", err)
 	}
 	for _, e := range b.streams {
-		e.again = r.began.Add(firstAgain) // the first time is not this package's
+		e.again = r.began.Add(r.cfg.Grace) // the first time is not this package's
 	}
 	return r, nil
 }

@@ -176,7 +176,7 @@ func TestAnnouncesEndsAgain(t *testing.T) {
 	old := r.stream()
 	noError(t, r.journal.Close())
 	r.open()
-	r.prepare(func(c *Config) { c.Targets = []string{"a", "b"} })
+	r.prepare(func(c *Config) { c.Targets, c.Grace = []string{"a", "b"}, 30*time.Second })
 	book, now := r.replayer.book, r.replayer.began
 	took := func(s receipt) { book.take(r.receipt(s), now) }
 	count := func(during time.Duration) (n int) {
@@ -195,7 +195,7 @@ func TestAnnouncesEndsAgain(t *testing.T) {
 			t.Errorf("%s, it is announced %d times in %v, want %d to %d", what, n, during, least, most)
 		}
 	}
-	want("at first", firstAgain, 0, 0)
+	want("at first", r.replayer.cfg.Grace, 0, 0)
 	want("with no receipt", 10*time.Minute, 4, 5)
 	want("and later", time.Hour, 5, 7)
 	took(receipt{target: "a", stream: old, through: 2, announced: 2, closed: true, at: now})
@@ -205,7 +205,8 @@ func TestAnnouncesEndsAgain(t *testing.T) {
 	took(receipt{target: "b", stream: old, through: 2, announced: 2, at: now})
 	want("still open", time.Hour, 5, 7)
 	took(receipt{target: "b", stream: old, through: 2, announced: 2, closed: true, at: now})
-	want("shown by both, with its batches held", 5*time.Hour, 4, 6)
+	want("shown by both, with its batches held, first", 20*time.Minute, 4, 6)
+	want("and later", 5*time.Hour, 5, 7)
 	if n, err := r.journal.Trim(old, []journal.Range{span(1, 2)}, now); n != 2 || err != nil {
 		t.Fatalf("trimmed %d, %v", n, err)
 	}
@@ -222,7 +223,7 @@ func TestAnnouncesOnTheTopic(t *testing.T) {
 	old := r.stream()
 	noError(t, r.journal.Close())
 	r.open()
-	r.prepare(nil)
+	r.prepare(func(c *Config) { c.Grace = time.Minute })
 	r.replayer.book.streams[old].again = time.Time{}
 	r.replayer.announce(t.Context())
 	said := []string{}
