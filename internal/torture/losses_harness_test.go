@@ -60,7 +60,7 @@ func newWorld(t *testing.T, kafka *cluster) *world {
 func newWorldAt(t *testing.T, kafka *cluster, dsn string, r *rand.Rand) *world {
 	t.Helper()
 	s := newSiteAt(t, kafka.Addr(), dsn, eventsManifest)
-	s.env = append(s.env, "TALLYMAN_LOADER_MISSING_GRACE=1s", "TALLYMAN_SERVE_ANNOUNCE_INTERVAL=500ms",
+	s.env = append(s.env, "TALLYMAN_LOADER_MISSING_GRACE=1s", "TALLYMAN_LOADER_RECEIPT_INTERVAL=500ms", "TALLYMAN_SERVE_ANNOUNCE_INTERVAL=500ms", "TALLYMAN_SERVE_REPLAY_GRACE=1s",
 		"TALLYMAN_SERVE_MANIFESTS="+s.manifest(), "TALLYMAN_SERVE_LISTEN=127.0.0.1:0", "TALLYMAN_SERVE_RATE=100000")
 	e := &events{random: r, dir: s.dir}
 	return &world{site: s, kafka: kafka, files: &accepted{write: e.write}}
