@@ -88,15 +88,16 @@ func setDefault[T int | time.Duration](field *T, value T) {
 // Replayer follows the receipts of a journal's streams. It is safe for
 // concurrent use.
 type Replayer struct {
-	cfg     Config
-	sender  *Sender
-	topic   *topicReader
-	metrics *metrics
-	began   time.Time
-	kept    time.Time // when receipts were kept in the journal last
-	told    map[string]time.Time
-	stop    context.CancelFunc
-	running sync.WaitGroup
+	cfg      Config
+	sender   *Sender
+	topic    *topicReader
+	metrics  *metrics
+	began    time.Time
+	kept     time.Time // when receipts were kept in the journal last
+	told     map[string]time.Time
+	requests requests
+	stop     context.CancelFunc
+	running  sync.WaitGroup
 
 	mu       sync.Mutex
 	book     *book
@@ -112,6 +113,7 @@ func Start(cfg Config) (*Replayer, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	r.running.Go(func() { every(ctx, r.cfg.PollEvery, r.follow) })
+	r.running.Go(func() { r.serve(ctx) })
 	r.running.Go(func() {
 		for ctx.Err() == nil {
 			for r.resend(ctx) {
@@ -136,7 +138,7 @@ func prepare(cfg Config) (*Replayer, error) {
 		return nil, fmt.Errorf("replayer: %w", err)
 	}
 	r := &Replayer{
-		cfg: cfg, book: b, began: time.Now(), told: map[string]time.Time{},
+		cfg: cfg, book: b, began: time.Now(), told: map[string]time.Time{}, requests: newRequests(),
 		sender: NewSender(cfg.Journal, cfg.Publisher.Sender(), cfg.Limits),
 		topic:  &topicReader{conn: cfg.Conn, topic: batch.ReceiptsTopic, next: map[int32]int64{}, empty: map[int32]int{}},
 	}
@@ -230,9 +232,16 @@ func (r *Replayer) complain(what string, args ...any) {
 
 // take takes a message of the receipts' topic.
 func (r *Replayer) take(m message) {
-	if batch.KindOf(m.headers) != batch.IsReceipt {
-		return
+	switch batch.KindOf(m.headers) {
+	case batch.IsReceipt:
+		r.takeReceipt(m)
+	case batch.IsReplay:
+		r.takeRequest(m)
 	}
+}
+
+// takeReceipt takes what a target says.
+func (r *Replayer) takeReceipt(m message) {
 	receipt, err := batch.ParseReceipt(m.value)
 	now := time.Now()
 	if err == nil && receipt.At.After(now.Add(maxAhead)) {
