@@ -43,9 +43,8 @@ func TestRetentionRace(t *testing.T) {
 			}
 			var group errgroup.Group
 			for loader := range 3 {
-				p, c := w.partition(int32(loader+1)), w.committer()
-				random := rand.New(rand.NewPCG(seed, uint64(loader)))
-				group.Go(func() error { return bring(ctx, w, c, p, all, random, rounds) })
+				b := &bringer{w: w, c: w.committer(), p: w.partition(int32(loader + 1)), all: all, random: rand.New(rand.NewPCG(seed, uint64(loader)))}
+				group.Go(func() error { return b.bring(ctx, rounds) })
 			}
 			group.Go(func() error {
 				for n := range months + 1 {
@@ -76,20 +75,29 @@ func TestRetentionRace(t *testing.T) {
 	}
 }
 
+// bringer is a loader that reads the same elements again and again.
+type bringer struct {
+	w      *warehouse
+	c      sink.Committer
+	p      sink.Position
+	all    []sink.Element
+	random *rand.Rand
+}
+
 // bring commits all elements in groups, in another order each round. What waits
 // for a partition is tried again.
-func bring(ctx context.Context, w *warehouse, c sink.Committer, p sink.Position, all []sink.Element, random *rand.Rand, rounds int) error {
+func (b *bringer) bring(ctx context.Context, rounds int) error {
 	for range rounds {
-		order := random.Perm(len(all))
+		order := b.random.Perm(len(b.all))
 		for some := range slices.Chunk(order, 16) {
-			g := &sink.Group{Revision: w.revision, Advances: []sink.Advance{{Partition: p.Partition, Era: p.Era, From: p.Next, To: p.Next + int64(len(some)), LogStart: -1}}}
+			g := b.w.group(b.p, b.p.Next+int64(len(some)))
 			for i, n := range some {
-				e := all[n]
-				e.Partition, e.Offset = p.Partition, p.Next+int64(i)
+				e := b.all[n]
+				e.Partition, e.Offset = b.p.Partition, b.p.Next+int64(i)
 				g.Elements = append(g.Elements, e)
 			}
 			for {
-				_, err := c.Commit(ctx, g)
+				_, err := b.c.Commit(ctx, g)
 				if err == nil {
 					break
 				}
@@ -97,7 +105,7 @@ func bring(ctx context.Context, w *warehouse, c sink.Committer, p sink.Position,
 					return fmt.Errorf("commit: %w", err)
 				}
 			}
-			p.Next += int64(len(some))
+			b.p.Next += int64(len(some))
 		}
 	}
 	return nil
