@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,8 @@ import (
 type pushFlags struct {
 	manifest, format, null, again string
 	to, tokenFile                 string
+	wait                          bool
+	timeout                       time.Duration
 	output                        *format
 }
 
@@ -43,10 +46,15 @@ compressed by gzip or zstd is decompressed.
 With --to the batches go to a daemon (tallyman source serve), under the same ids, and the status is
 0 only when it has all of them on its disk; then no connection to Kafka is needed here.
 
+With --wait-loaded it does not end before loaders have brought every batch into the warehouse, or
+somebody else's copy of it. With --timeout it gives that up then, with status 3, and says what is
+not loaded.
+
 Each push keeps a journal under push in source.dir. It may be removed once the rows are loaded.`,
 		Example: `  tallyman push ads/conversions --manifest conversions.yaml monday.csv tuesday.csv.gz
   tallyman push ads/conversions --manifest conversions.yaml --format ndjson - < rows
   tallyman push ads/conversions --manifest conversions.yaml monday.csv --again "the correction of June"
+  tallyman push ads/conversions --manifest conversions.yaml monday.csv --wait-loaded --timeout 10m
   tallyman push ads/conversions --manifest conversions.yaml monday.csv --to https://ingest.example.com --token-file token`,
 		Args: cobra.MinimumNArgs(1),
 	}
@@ -58,8 +66,10 @@ Each push keeps a journal under push in source.dir. It may be removed once the r
 	flags.StringVar(&f.again, "again", "", "load content once more that was pushed before; the `label` is part of the ids")
 	flags.StringVar(&f.to, "to", "", "the `URL` of a daemon to hand the batches to, instead of Kafka")
 	flags.StringVar(&f.tokenFile, "token-file", "", "a `file` with the token that the daemon asks for, alone or after a name")
+	flags.BoolVar(&f.wait, "wait-loaded", false, "wait until the warehouse has every batch")
+	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for that at most (0: for ever)")
 	f.output = formatFlag(cmd)
-	settingFlags(cmd, "kafka", "source")
+	settingFlags(cmd, "kafka", "source", "warehouse")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		m, files, err := f.parse(args)
 		if err != nil {
@@ -73,7 +83,14 @@ Each push keeps a journal under push in source.dir. It may be removed once the r
 		if err != nil {
 			return err
 		}
-		return p.push(cmd.Context(), cfg, &f, pushWork{manifest: m, files: files})
+		work := pushWork{manifest: m, files: files}
+		if f.wait {
+			if work.loaded, err = p.newLoadWait(cmd, args[0], f.timeout); err != nil {
+				return err
+			}
+			defer work.loaded.w.Close()
+		}
+		return p.push(cmd.Context(), cfg, &f, work)
 	}
 	return cmd
 }
@@ -82,13 +99,19 @@ Each push keeps a journal under push in source.dir. It may be removed once the r
 type pushWork struct {
 	manifest schema.Manifest
 	files    []intake.File
+	loaded   *loadWait // nil: nobody waits
 }
 
 // parse reads what the command line names.
 func (f *pushFlags) parse(args []string) (m schema.Manifest, files []intake.File, err error) {
 	dataset, err := schema.ParseDataset(args[0])
-	if err != nil {
+	switch {
+	case err != nil:
 		return m, nil, err
+	case f.timeout < 0:
+		return m, nil, errors.New("--timeout can't be negative")
+	case f.timeout > 0 && !f.wait:
+		return m, nil, errors.New("--timeout is for --wait-loaded: a push goes on until all is published")
 	}
 	if f.manifest == "" {
 		return m, nil, errors.New("--manifest is needed: the file that tallyman dataset apply was given")
@@ -177,6 +200,9 @@ func (p *program) push(ctx context.Context, cfg settings.Config, f *pushFlags, w
 		defer ic.Conn.Close()
 	}
 
+	if work.loaded != nil {
+		ic.Published = work.loaded.published
+	}
 	results := []pushed{}
 	var failed []error
 	for _, file := range work.files {
@@ -201,12 +227,29 @@ func (p *program) push(ctx context.Context, cfg settings.Config, f *pushFlags, w
 		}
 		results = append(results, result)
 	}
-	if *f.output == asJSON {
-		err = printJSON(p.stdout, struct {
-			Files []pushed `json:"files"`
-		}{results})
+	if work.loaded != nil && failed == nil {
+		if err := work.loaded.run(ctx, p); err != nil {
+			failed = append(failed, err)
+		} else if *f.output == asTable {
+			fmt.Fprintf(p.stdout, "all of it is loaded: %d batches\n", work.loaded.total)
+		}
 	}
-	return errors.Join(append(failed, err)...)
+	return errors.Join(append(failed, p.printPushed(*f.output, results, work.loaded))...)
+}
+
+// printPushed prints what became of files, if that is asked for as JSON.
+func (p *program) printPushed(output format, files []pushed, loaded *loadWait) error {
+	if output != asJSON {
+		return nil
+	}
+	report := struct {
+		Files  []pushed `json:"files"`
+		Loaded *int64   `json:"loaded,omitempty"` // batches that the warehouse is known to have
+	}{Files: files}
+	if loaded != nil {
+		report.Loaded = new(loaded.total - int64(len(loaded.pending)))
+	}
+	return printJSON(p.stdout, report)
 }
 
 // String is the line that a person reads.

@@ -116,6 +116,7 @@ type pushReport struct {
 		Rows, Batches, Bytes, Published int64
 		Again                           bool
 	}
+	Loaded *int64
 }
 
 func TestPush(t *testing.T) {

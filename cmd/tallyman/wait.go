@@ -125,41 +125,14 @@ func speaksFor(expected int64) string {
 	}
 }
 
-// askEvery is how often the warehouse is asked.
-const askEvery = 500 * time.Millisecond
-
-// run waits. An outage of the warehouse is waited for, too.
+// run waits.
 func (x *waiting) run(ctx context.Context, timeout time.Duration) error {
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-		defer cancel()
+	left, err := waitUntil(ctx, timeout, x.holds)
+	if err == nil && left != "" {
+		err = &foundError{text: fmt.Sprintf("%s is not complete through %s after %v (%s):\n%s",
+			x.revision.Manifest.Dataset, x.until.UTC().Format(time.RFC3339), timeout, x.speaksFor(), left)}
 	}
-	tick := time.NewTicker(askEvery)
-	defer tick.Stop()
-	holds := "the warehouse was not asked yet"
-	for {
-		now, err := x.holds(ctx)
-		switch {
-		case err == nil && now == "":
-			return nil
-		case err == nil:
-			holds = now
-		case ctx.Err() == nil && sink.ClassOf(err) != sink.Retryable:
-			return err
-		case ctx.Err() == nil:
-			holds = err.Error()
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return &foundError{text: fmt.Sprintf("%s is not complete through %s after %v (%s):\n%s",
-					x.revision.Manifest.Dataset, x.until.UTC().Format(time.RFC3339), timeout, x.speaksFor(), holds)}
-			}
-			return ctx.Err()
-		}
-	}
+	return err
 }
 
 // holds returns what holds the dataset back, a line each; empty: nothing.

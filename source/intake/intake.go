@@ -57,6 +57,9 @@ type Config struct {
 	// Progress is told how far a push came. It is called from one goroutine at
 	// a time. Defaults to nobody.
 	Progress func(Progress)
+	// Published is told each batch of a file, once all of them are published. It
+	// must not keep the batch's value. Defaults to nobody.
+	Published func(*batch.Batch)
 	// Logger gets warnings, as about an absent Kafka. Defaults to slog.Default().
 	Logger *slog.Logger
 }

@@ -91,8 +91,24 @@ func (p *push) publish(ctx context.Context, done *state, report *Report) (err er
 		if !report.Again {
 			report.Published = int64(stats.Batches - stats.Unpublished)
 		}
-		return p.remains(ctx, report, p.deliver(ctx, j, report))
+		err = p.remains(ctx, report, p.deliver(ctx, j, report))
+	} else {
+		err = p.send(ctx, j, report)
 	}
+	if err != nil || p.cfg.Published == nil {
+		return err
+	}
+	for r, err := range j.All() {
+		if err != nil {
+			return err
+		}
+		p.cfg.Published(r.Batch)
+	}
+	return nil
+}
+
+// send publishes the journal's batches and how many there are.
+func (p *push) send(ctx context.Context, j *journal.Journal, report *Report) (err error) {
 	conn := p.cfg.Conn
 	pub, err := publish.New(publish.Config{
 		Journal: j, Brokers: conn.Brokers(), Transport: conn.Transport(), MaxMessageBytes: p.topic.limit,
