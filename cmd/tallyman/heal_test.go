@@ -1,10 +1,16 @@
 package main
 
 import (
+	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"testing"
 	"time"
+
+	"tallyman/schema"
+	"tallyman/schema/batch"
+	"tallyman/source/journal"
 )
 
 // Batches of a daemon that the topic lost before anybody read them are published
@@ -58,4 +64,31 @@ func TestDaemonHealsWhatTheTopicLost(t *testing.T) {
 // topicEnd returns how far the dataset's topic is written.
 func (s *incompleteSite) topicEnd() int64 {
 	return s.broker.Cluster().PartitionInfo("web.visits", 0).HighWatermark
+}
+
+// A stream of which all is trimmed is listed, with what is confirmed and gone, and
+// is no fault.
+func TestJournalListShowsWhatIsTrimmed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j, err := journal.Open(journal.Config{Dir: dir, Source: "shop", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := schema.Dataset{Namespace: "web", Name: "visits"}
+	b := &batch.Batch{ID: batch.NewID(), Dataset: d, ContentType: batch.NDJSON, Rows: 1, Value: []byte("{}\n")}
+	b.Time, err = batch.TimeOf(b.ID)
+	a, failed := j.Append("web.visits", b)
+	_, said := j.Announce("web.visits", d, true)
+	if err := errors.Join(err, failed, said, j.MarkPublished(a.Key)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := j.Trim(a.Key.Stream, []journal.Range{{First: 1, Last: 1}}, time.Now().Add(time.Hour)); n != 1 || err != nil {
+		t.Fatalf("trimmed %d, %v", n, err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, succeed(t, nil, "source", "journal", "list", "--journal", dir), "DAMAGED CONFIRMED TRIMMED", "none 0 0 0 0 0 0 0 1")
+	succeed(t, nil, "source", "journal", "verify", "--journal", dir)
 }
