@@ -178,6 +178,9 @@ func (p *program) verify(cmd *cobra.Command, cfg settings.Config, task verifyTas
 			r := newVerifyReport(d, o, v.Result())
 			r.Streams, err = accounts(ctx, w, d.Revision, postgres.AccountOptions{
 				Since: o.Since, Grace: cfg.LoaderMissingGrace, Limit: o.Limit, Progress: counting(progress)})
+			if n := r.Streams.Total.Forgotten; n > 0 {
+				r.Unchecked = append(r.Unchecked, fmt.Sprintf("%d announced batches that were accounted for, and may have been forgotten with the ledger's old partitions", n))
+			}
 			return r, err
 		}
 		for _, root := range task.journals {

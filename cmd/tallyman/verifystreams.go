@@ -21,12 +21,14 @@ type streamsReport struct {
 	FirstTwice       []numbersJSON `json:"numbered_twice_first"`
 }
 
-// streamCounts add up: announced is what the next six are together.
+// streamCounts add up: announced is loaded, discarded, satisfied, quarantined,
+// missing and unaccounted together.
 type streamCounts struct {
 	Announced   int64 `json:"announced"`
 	Loaded      int64 `json:"loaded"`
 	Discarded   int64 `json:"discarded"`
 	Satisfied   int64 `json:"satisfied"`
+	Forgotten   int64 `json:"forgotten"` // of these, not in the ledger any more, or lost
 	Quarantined int64 `json:"quarantined"`
 	Missing     int64 `json:"missing"`
 	Unaccounted int64 `json:"unaccounted"`    // accounted for once, and nowhere now
@@ -76,7 +78,7 @@ func accounts(ctx context.Context, w *postgres.Warehouse, r sink.Revision, o pos
 }
 
 func countsOf(a *postgres.Account) streamCounts {
-	return streamCounts{Announced: a.Announced, Loaded: a.Loaded, Discarded: a.Discarded, Satisfied: a.Satisfied, Quarantined: a.Quarantined,
+	return streamCounts{Announced: a.Announced, Loaded: a.Loaded, Discarded: a.Discarded, Satisfied: a.Satisfied, Forgotten: a.Forgotten, Quarantined: a.Quarantined,
 		Missing: a.Missing, Unaccounted: a.Unaccounted(), Overdue: a.Overdue, Twice: a.Twice}
 }
 

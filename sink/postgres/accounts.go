@@ -23,6 +23,7 @@ type Account struct {
 	Loaded      int64
 	Discarded   int64
 	Satisfied   int64
+	Forgotten   int64 // of these, below the floor and nowhere, where the ledger has a horizon
 	Quarantined int64
 	Missing     int64 // above the floor
 	Overdue     int64 // missing longer than the grace period
@@ -30,7 +31,8 @@ type Account struct {
 }
 
 // Unaccounted is by how many batches the sum is wrong: what was accounted for
-// once, so that the floor passed it, and is nowhere now.
+// once, so that the floor passed it, and is nowhere now. Where the ledger has a
+// horizon it may have gone with an old partition, and counts as Forgotten.
 func (a *Account) Unaccounted() int64 {
 	return a.Announced - a.Loaded - a.Discarded - a.Satisfied - a.Quarantined - a.Missing
 }
@@ -39,6 +41,7 @@ func (a *Account) add(b *Account) {
 	a.Loaded += b.Loaded
 	a.Discarded += b.Discarded
 	a.Satisfied += b.Satisfied
+	a.Forgotten += b.Forgotten
 	a.Quarantined += b.Quarantined
 	a.Missing += b.Missing
 	a.Overdue += b.Overdue
@@ -277,6 +280,9 @@ func (a *accountant) count(ctx context.Context) error {
 	for i, p := range pieces {
 		n := &counted[i]
 		n.Announced = p.upto - p.above
+		if err := a.forgive(ctx, n); err != nil {
+			return err
+		}
 		p.add(n)
 		if err := a.examples(ctx, p, n); err != nil {
 			return err
@@ -284,6 +290,26 @@ func (a *accountant) count(ctx context.Context) error {
 		a.done += n.Announced
 	}
 	a.o.Progress(a.done, a.total)
+	return nil
+}
+
+// forgive counts what is nowhere as forgotten, if the ledger has a horizon: below
+// a floor nothing else is kept of a number than its batch's row in the ledger.
+// A horizon is set before anything is forgotten, so it is looked for afterwards.
+func (a *accountant) forgive(ctx context.Context, n *Account) error {
+	lost := n.Unaccounted()
+	if lost <= 0 {
+		return nil
+	}
+	e, err := readExtent(ctx, a.conn)
+	if err != nil {
+		return err
+	}
+	if window, err := e.window(); err != nil || window.Horizon.IsZero() {
+		return err
+	}
+	n.Forgotten = lost
+	n.Satisfied += lost
 	return nil
 }
 

@@ -141,3 +141,25 @@ func TestAccountsAddUp(t *testing.T) {
 		w.run(`DELETE FROM tallyman.streams`)
 	})
 }
+
+// Where the ledger has a horizon, what the floor passed and what is nowhere may
+// have gone with an old partition; without one it is lost.
+func TestAccountsBehindTheHorizon(t *testing.T) {
+	t.Parallel()
+	w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{})
+	stream := w.announced("open", 3, 5, 5)
+	w.plant(inLedger, stream, 1, 2, 5)
+	w.run("UPDATE tallyman.loaded_elements SET batch_time = $1 WHERE sequence <> 2", mid(0))
+	if got := w.accounts(postgres.AccountOptions{}); got.Total.Unaccounted() != 1 || got.Total.Forgotten != 0 || len(got.FirstLost) != 1 || got.FirstLost[0].First != 3 {
+		t.Errorf("%+v", got)
+	}
+	w.run("DELETE FROM tallyman.loaded_elements WHERE sequence = 1")
+	if _, err := w.Init(t.Context(), postgres.InitOptions{Retention: &postgres.Retention{Days: 400}}); err != nil {
+		t.Fatal(err)
+	}
+	// 5 is above the floor, so it is known that it was forgotten; 4 is missing.
+	want := postgres.Account{Announced: 5, Loaded: 1, Satisfied: 3, Forgotten: 2, Missing: 1, Overdue: 1}
+	if got := w.accounts(postgres.AccountOptions{}); got.Total != want || len(got.FirstLost) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
