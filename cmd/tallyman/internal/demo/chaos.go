@@ -70,9 +70,19 @@ func (d *Demo) chaos(ctx context.Context) ([]Kill, error) {
 }
 
 // loseTopic deletes the topic once everything is published, with what is not
-// loaded by then, and makes it again, empty. It returns in how many passes more
-// everything is published.
-func (d *Demo) loseTopic(ctx context.Context) (int, error) {
+// loaded by then, and makes it again, empty. Until then the loaders are frozen, so
+// that there is something to lose. It returns in how many passes more everything
+// is published.
+func (d *Demo) loseTopic(ctx context.Context) (passes int, err error) {
+	d.mu.Lock()
+	loaders := slices.Clone(d.loaders)
+	d.mu.Unlock()
+	for _, l := range loaders {
+		if err := l.freeze(); err != nil {
+			return 0, fmt.Errorf("freeze %s: %w", l.member, err)
+		}
+		defer func() { err = errors.Join(err, l.thaw()) }()
+	}
 	if err := d.await(ctx, "everything to be published", func(v view) bool { return v.passes >= 1 }); err != nil {
 		return 0, err
 	}
