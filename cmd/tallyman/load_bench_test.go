@@ -51,6 +51,8 @@ type bench struct {
 	pg     *sandbox.Postgres
 	broker *sandbox.Broker
 	env    []string
+	used   time.Duration // processor time of the loader that ended last
+	whole  time.Duration // of the last load, from when the loader had the partitions
 }
 
 func newBench(b *testing.B, c loadCase) *bench {
@@ -176,32 +178,82 @@ func (x *bench) exec(sql string) time.Duration {
 func (x *bench) load(env ...string) (took time.Duration, peak int64) {
 	x.b.Helper()
 	x.exec("TRUNCATE public.events__r1, tallyman.loaded_elements, tallyman.positions")
-	cmd := exec.Command(x.binary, "load", "bench/events")
-	cmd.Stderr = os.Stderr
-	cmd.Env = slices.Concat(x.env, []string{"TALLYMAN_LOG_LEVEL=error"}, env)
-	if err := cmd.Start(); err != nil {
-		x.b.Fatal(err)
-	}
-	defer func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	}()
+	cmd, end := x.loader(env...)
+	defer end()
 	deadline := time.Now().Add(2 * time.Minute)
-	const progress = `SELECT coalesce(sum(row_count), 0)::bigint, extract(epoch FROM clock_timestamp() - min(loaded_at))::float8
+	const progress = `SELECT coalesce(sum(row_count), 0)::bigint, extract(epoch FROM clock_timestamp() - min(loaded_at))::float8,
+		EXISTS (SELECT FROM tallyman.positions)
 		FROM tallyman.loaded_elements`
+	var began time.Time
 	for time.Now().Before(deadline) {
 		var n int64
 		var seconds *float64
-		if err := x.conn.QueryRow(x.b.Context(), progress).Scan(&n, &seconds); err != nil {
+		var assigned bool
+		if err := x.conn.QueryRow(x.b.Context(), progress).Scan(&n, &seconds, &assigned); err != nil {
 			x.b.Fatal(err)
 		}
+		if assigned && began.IsZero() {
+			began = time.Now()
+		}
 		if n == benchRows {
+			x.whole = time.Since(began)
 			return time.Duration(*seconds * float64(time.Second)), peakMemory(x.b, cmd.Process.Pid)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 	x.b.Fatal("not loaded within two minutes")
 	return 0, 0
+}
+
+// loader starts a loader and returns what ends it.
+func (x *bench) loader(env ...string) (*exec.Cmd, func()) {
+	x.b.Helper()
+	cmd := exec.Command(x.binary, "load", "bench/events")
+	cmd.Stderr = os.Stderr
+	cmd.Env = slices.Concat(x.env, []string{"TALLYMAN_LOG_LEVEL=error"}, env)
+	if err := cmd.Start(); err != nil {
+		x.b.Fatal(err)
+	}
+	return cmd, func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+		x.used = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	}
+}
+
+// reload has the whole topic read again into the table that has everything. The
+// time runs from when the loader has the partitions, before it fetches anything.
+func (x *bench) reload() time.Duration {
+	x.b.Helper()
+	var end int64
+	if err := x.conn.QueryRow(x.b.Context(), "SELECT sum(next_offset)::bigint FROM tallyman.positions").Scan(&end); err != nil {
+		x.b.Fatal(err)
+	}
+	x.exec("TRUNCATE tallyman.positions")
+	x.exec("CHECKPOINT")
+	_, stop := x.loader()
+	defer stop()
+	var began time.Time
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		var at *int64
+		if err := x.conn.QueryRow(x.b.Context(), "SELECT sum(next_offset)::bigint FROM tallyman.positions").Scan(&at); err != nil {
+			x.b.Fatal(err)
+		}
+		if at != nil && began.IsZero() {
+			began = time.Now()
+		}
+		if at != nil && *at >= end {
+			took := time.Since(began)
+			var batches, rows int64
+			const loaded = "SELECT count(*), (SELECT count(*) FROM public.events__r1) FROM tallyman.loaded_elements"
+			if err := x.conn.QueryRow(x.b.Context(), loaded).Scan(&batches, &rows); err != nil || rows != benchRows {
+				x.b.Fatalf("%d rows in %d batches, want %d: %v", rows, batches, benchRows, err)
+			}
+			return took
+		}
+	}
+	x.b.Fatal("not read again within two minutes")
+	return 0
 }
 
 // peakMemory returns the most memory that a process had resident, in bytes.
@@ -234,19 +286,24 @@ type loadCase struct {
 	batchRows   int
 	snappy      bool // how batches are compressed; else zstd
 	alone       bool // measure also with a transaction for each batch
+	replayed    bool // measure also the same again, when all of it is loaded
 }
 
 // BenchmarkLoad loads 600,000 rows from four filled partitions with one loader
 // process; broker, PostgreSQL and loader share this machine. ofCOPY is the share
 // of the speed of a server-side binary COPY of the same rows from a file, run
 // before each load; ofAlone is the speed as a multiple of a load with a
-// transaction for each batch, run after it.
+// transaction for each batch, run after it. Of replayed, ofFirst is the speed at
+// which the loader passes over the same batches again, as a multiple of the load
+// that it follows, both from when it has the partitions to the end, and cpuOfFirst
+// how many times less processor time it takes, with the process's start and end.
 func BenchmarkLoad(b *testing.B) {
 	for _, c := range []loadCase{
 		{name: "native", contentType: batch.Native, batchRows: 1_000},
 		{name: "native-snappy", contentType: batch.Native, batchRows: 1_000, snappy: true},
 		{name: "ndjson", contentType: batch.NDJSON, batchRows: 1_000},
 		{name: "native-of-100-rows", contentType: batch.Native, batchRows: 100, alone: true},
+		{name: "replayed", contentType: batch.Native, batchRows: 1_000, replayed: true},
 	} {
 		b.Run(c.name, func(b *testing.B) { benchLoad(b, c) })
 	}
@@ -258,7 +315,8 @@ func benchLoad(b *testing.B, c loadCase) {
 	file := filepath.Join(x.pg.Dir(), "data", "rows.copy")
 	x.exec("COPY public.events__r1 TO '" + file + "' (FORMAT binary)")
 	x.exec("CREATE TABLE raw (LIKE public.events__r1)")
-	var raw, loaded, alone time.Duration
+	var raw, loaded, alone, whole, again time.Duration
+	var first, second time.Duration // of the processor
 	var peak int64
 	n := 0
 	for b.Loop() {
@@ -273,7 +331,17 @@ func benchLoad(b *testing.B, c loadCase) {
 			took, _ := x.load("TALLYMAN_LOADER_GROUP_BYTES=1B")
 			alone += took
 		}
+		if c.replayed {
+			first, whole = first+x.used, whole+x.whole
+			again += x.reload()
+			second += x.used
+		}
 		n++
+	}
+	if c.replayed {
+		b.ReportMetric(whole.Seconds()/again.Seconds(), "ofFirst")
+		b.ReportMetric(first.Seconds()/second.Seconds(), "cpuOfFirst")
+		b.ReportMetric(float64(n*benchRows)/again.Seconds(), "replayedrows/s")
 	}
 	b.ReportMetric(raw.Seconds()/loaded.Seconds(), "ofCOPY")
 	b.ReportMetric(float64(n*benchRows)/loaded.Seconds(), "rows/s")
