@@ -23,7 +23,7 @@ func newRewind(p *program) *cobra.Command {
 
 The positions go back to the first offset that each partition still has, and every loader
 that works on the dataset notices. Nothing is loaded twice: what is there already is known
-by its id and passed over, which is about ten times as fast as loading. What is missing, say
+by its id and passed over, which is about twice as fast as loading. What is missing, say
 after the warehouse was restored from a backup, is loaded. It is safe at any time.`,
 		Example: `  tallyman rewind ads/conversions
   tallyman status ads/conversions`,
