@@ -36,9 +36,9 @@ is read, and not changed; one that a process holds can't be read. With --apply w
 published under its own ids. Without --journal, --apply asks the sources themselves: the request
 waits on the topic tallyman.receipts for whichever runs with the journal.
 
---apply then waits until all of it is loaded, or in quarantine; with --timeout, that long. It may be
-interrupted, repeated, and run in two places: a batch that comes twice is refused by its id. The
-status is 3 if something is left, which is named.`,
+--apply then waits until all of it is loaded, or in quarantine; with --timeout, that long. It may
+be interrupted, repeated, and run in two places: a batch that comes twice is refused by its id.
+The status is 3 if something is left, which is named.`,
 		Example: `  tallyman replay ads/conversions
   tallyman replay ads/conversions --apply --timeout 10m
   tallyman replay ads/conversions --journal /mnt/rescued/serve --apply

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -141,7 +142,7 @@ func TestRetentionInterrupted(t *testing.T) {
 						id := a.idOf(t, mid(n-1))
 						cut := line.cutAfter("SET horizon", after, answer)
 						_, err := through.Init(t.Context(), postgres.InitOptions{Retention: &retention, Now: func() time.Time { return now }})
-						if ended = err == nil; !ended && !*cut {
+						if ended = err == nil; !ended && !cut.Load() {
 							t.Fatal(err)
 						}
 						a.check(t, fmt.Sprintf("cut after message %d of %s (answer: %v)", after, now, answer))
@@ -170,12 +171,12 @@ func TestRetentionInterrupted(t *testing.T) {
 
 // cutAfter has the wire hang up a number of messages after one that says text, if
 // there are so many; cut tells whether it did.
-func (w *wire) cutAfter(text string, messages int, answer bool) (cut *bool) {
-	cut = new(bool)
+func (w *wire) cutAfter(text string, messages int, answer bool) (cut *atomic.Bool) {
+	cut = new(atomic.Bool)
 	var next func() after
 	next = func() after {
 		if messages == 0 {
-			*cut = true
+			cut.Store(true)
 			return hangUp
 		}
 		messages--

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/segmentio/kafka-go"
 
 	"tallyman/internal/kafkaconn"
 )
@@ -89,7 +90,8 @@ func (d *Demo) look(ctx context.Context, conn *pgx.Conn) (v view, err error) {
 	v.passes = d.said.Passes
 	d.mu.Unlock()
 	ends, err := d.kafka.HighWaters(ctx, d.manifest.Topic)
-	if errors.Is(err, kafkaconn.ErrNoTopic) { // deleted, and not yet made again
+	if errors.Is(err, kafkaconn.ErrNoTopic) || errors.Is(err, kafka.UnknownTopicOrPartition) ||
+		errors.Is(err, kafka.LeaderNotAvailable) || errors.Is(err, kafka.NotLeaderForPartition) { // deleted, and not yet made again
 		ends, err = nil, nil
 	}
 	if err != nil {
