@@ -179,7 +179,7 @@ const (
 	OtherSource    AnnouncementFault = "other_source"     // the stream is another source's
 	WentBack       AnnouncementFault = "went_back"        // a lower number than was announced before
 	TooManyMissing AnnouncementFault = "too_many_missing" // it would leave more than a million batches of the stream missing
-	TooManyStreams AnnouncementFault = "too_many_streams" // ten thousand streams of the dataset are open
+	TooManyStreams AnnouncementFault = "too_many_streams" // ten thousand streams of the dataset are open, or closed and lacking something
 )
 
 // Committer commits groups, one at a time, on a connection of its own that it

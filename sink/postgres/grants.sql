@@ -14,7 +14,7 @@ GRANT UPDATE (state, closed_at, closed_by, closed_why, unique_id, batch_time, so
     ON tallyman.quarantine TO tallyman_loader;
 GRANT EXECUTE ON FUNCTION tallyman.return_claims, tallyman.extend_ledger TO tallyman_loader;
 GRANT INSERT (revision_id, incarnation, source) ON tallyman.streams TO tallyman_loader;
-GRANT UPDATE (state, floor, announced, announced_at, seen_at, refused, refused_why, refused_at, retired_by, retired_why, retired_at) ON tallyman.streams TO tallyman_loader;
+GRANT UPDATE (state, floor, announced, announced_at, seen_at, at_most, looked_at, refused, refused_why, refused_at, retired_by, retired_why, retired_at) ON tallyman.streams TO tallyman_loader;
 GRANT INSERT, UPDATE (at), DELETE ON tallyman.announcements TO tallyman_loader;
 GRANT INSERT, UPDATE (last) ON tallyman.satisfied TO tallyman_loader;
 GRANT SELECT, INSERT (cluster, revision_id, incarnation, due_at), UPDATE (due_at, looked_at, sent_at, sent) ON tallyman.receipts TO tallyman_loader;

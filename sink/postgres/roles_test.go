@@ -156,9 +156,36 @@ func (s *staff) account(ctx context.Context, e sink.Element) error {
 			return err
 		}
 	}
+	if err := s.overreach(ctx, e); err != nil {
+		return err
+	}
 	_, retireErr := w.RetireSource(ctx, sink.Retirement{Revision: w.revision.ID, Source: "test", Incarnation: stream, By: "lo", Why: "a test"})
 	_, err := w.AcceptMissing(ctx, sink.Acceptance{Revision: w.revision.ID, Incarnation: stream, First: 1, Last: 9, By: "lo", Why: "a test"})
 	return errors.Join(retireErr, err, books(ctx, w), tell(ctx, w))
+}
+
+// overreach announces more than may be missing, in a stream that has to be counted.
+func (s *staff) overreach(ctx context.Context, e sink.Element) error {
+	const most = 1_000_000
+	w := s.loader
+	s.next++
+	p := w.partition(s.next)
+	b := *e.Batch
+	b.Incarnation, b.Sequence = uuid.New(), most+1
+	b.Seal()
+	again := sink.Element{Message: e.Message, Batch: &b, Content: e.Content, Tuples: e.Tuples}
+	again.Partition, again.Offset, again.Headers = p.Partition, 0, b.Headers()
+	g := w.group(p, 9, again)
+	for n, sequence := range []uint64{most, most + 2} {
+		g.Announcements = append(g.Announcements, batch.Announcement{Source: "test", Incarnation: b.Incarnation, Sequence: sequence,
+			Dataset: w.revision.Manifest.Dataset, At: b.Time.Add(time.Duration(n) * time.Second)})
+	}
+	c := w.NewCommitter()
+	res, err := c.Commit(ctx, g)
+	if err == nil && (len(res.Refused) != 1 || res.Refused[0].Why != sink.TooManyMissing) {
+		err = fmt.Errorf("refused %v", res.Refused)
+	}
+	return errors.Join(err, c.Close())
 }
 
 // tell does everything that is done for receipts.

@@ -315,3 +315,57 @@ func announcedByTooMany(f *fixture) {
 	late.next = s.next
 	late.announce(nil, late.says(0, 5, false))
 }
+
+// announcedByTooManyClosed takes no more than 10,000 streams that are closed and
+// lack something: a flood of them, each with a million batches, is phantom holes
+// without end. What lacks nothing is taken, and so is what goes on.
+func announcedByTooManyClosed(f *fixture) {
+	const most, each = 10_000, 1_000_000
+	s := f.stream()
+	s.load(s.element(1))
+	s.announce(nil, s.says(1, 1, false))
+	forged := make([]batch.Announcement, most+1)
+	for i := range forged {
+		forged[i] = s.says(each, 2, true)
+		forged[i].Incarnation = uuid.New()
+	}
+	var refused []sink.RefusedAnnouncement
+	for some := range slices.Chunk(forged, most/2) {
+		g := f.group(s.next + 1)
+		g.Announcements, s.next = some, s.next+1
+		res, err := f.committer().Commit(f.Context(), g)
+		if err != nil {
+			f.Fatal(err)
+		}
+		refused = append(refused, res.Refused...)
+	}
+	if len(refused) != 1 || refused[0].Why != sink.TooManyStreams {
+		f.Fatalf("refused %v", refused)
+	}
+	whole := f.stream()
+	whole.next = s.next
+	whole.load(whole.element(1), whole.element(2))
+	whole.announce(nil, whole.says(2, 3, true))
+	f.floors()
+	whole.announce([]sink.RefusedAnnouncement{{Index: 0, Why: sink.TooManyStreams}}, whole.says(3, 4, true))
+	s.next = whole.next
+	s.announce(nil, s.says(3, 5, false))
+	c, err := f.w.Completeness(f.Context(), f.revision, 0)
+	if err != nil || c.Streams != most+2 || c.Open != 1 || c.Missing != most*each+2 || c.Refused != 1 {
+		f.Errorf("%+v, %v", c, err)
+	}
+}
+
+// announcedFarAhead still takes, at once, what a stream announces of which one
+// batch is missing and more than a million after it are loaded elsewhere; and
+// refuses it as soon as a million are missing in all.
+func announcedFarAhead(f *fixture) {
+	const most = 1_000_000
+	s := f.stream()
+	s.announce(nil, s.says(most, 1, false))
+	s.announce([]sink.RefusedAnnouncement{{Index: 0, Why: sink.TooManyMissing}}, s.says(most+1, 2, false))
+	s.load(s.element(most), s.element(most+1))
+	s.announce(nil, s.says(most, 3, false), s.says(most+1, 4, false), s.says(most+2, 5, false))
+	s.announce([]sink.RefusedAnnouncement{{Index: 1, Why: sink.TooManyMissing}}, s.says(most+2, 6, false), s.says(most+3, 7, false))
+	f.missing(sink.Missing{Incarnation: s.incarnation, First: 1, Last: most - 1}, sink.Missing{Incarnation: s.incarnation, First: most + 2, Last: most + 2})
+}
