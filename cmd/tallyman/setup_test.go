@@ -325,7 +325,7 @@ func checkStatus(t *testing.T, s *site, next, era, behind int64) {
 	}
 	want := statusReport{Target: "default", Datasets: []datasetStatus{{
 		Dataset: "ads/clicks", Revision: 1, Table: `"public"."clicks"`, Topic: "ads.clicks", Rows: 2, Batches: 1, Bytes: got.Datasets[0].Bytes, Behind: ptr(behind + 1),
-		Quarantine: []quarantineStatus{{Reason: "bad_digest", Messages: 1, Bytes: got.Datasets[0].Bytes}},
+		Holds: []holdStatus{}, Quarantine: []quarantineStatus{{Reason: "bad_digest", Messages: 1, Bytes: got.Datasets[0].Bytes}},
 		Partitions: []partitionStatus{
 			{Cluster: "default", Topic: "ads.clicks", Partition: 1, Next: next, Era: era, LogStart: ptr[int64](1), LogEnd: ptr[int64](5), Behind: &behind},
 			{Cluster: "default", Topic: "ads.clicks", Partition: 0, LogStart: ptr[int64](1), LogEnd: ptr[int64](2), Behind: ptr[int64](1)},

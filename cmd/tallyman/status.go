@@ -33,7 +33,8 @@ nowhere; COMPLETE THROUGH is the time, by their clocks, through which everything
 loaded, or "all" if all of them are closed and loaded. It speaks for the sources that the manifest
 expects; where it names none, for the known ones: those that the warehouse has heard of.
 
-With a dataset's name: each partition and each reason.`,
+With a dataset's name: each partition, each reason, and the streams that hold it back, with how
+many of their announcements were refused.`,
 		Example: `  tallyman status
   tallyman status ads/conversions
   tallyman status -o json | jq '.datasets[].behind'`,
@@ -102,7 +103,11 @@ type datasetStatus struct {
 	// ExpectedSources is how many sources the manifest expects; 0: known ones count.
 	ExpectedSources int64 `json:"expected_sources"`
 	// Complete says that every stream announced is closed and loaded.
-	Complete   bool               `json:"complete"`
+	Complete bool `json:"complete"`
+	// Refused is how many announcements of known streams were not taken.
+	Refused int64 `json:"refused_announcements"`
+	// Holds are what holds the dataset back, the worst first, at most ten.
+	Holds      []holdStatus       `json:"held_by"`
 	Quarantine []quarantineStatus `json:"quarantine"`
 	Partitions []partitionStatus  `json:"partitions"`
 	// TopicError says why nothing is known of the topic.
@@ -166,10 +171,7 @@ func (p *program) status(ctx context.Context, cfg settings.Config, name string) 
 		if err != nil {
 			return statusReport{}, err
 		}
-		d.ExpectedSources = c.Expected
-		if d.Missing, d.Complete = c.Missing, c.All; !c.Through.IsZero() {
-			d.CompleteThrough = &c.Through
-		}
+		d.complete(c)
 		if conn != nil {
 			if err := d.ask(ctx, conn); err != nil {
 				d.TopicError = err.Error()
@@ -219,7 +221,7 @@ func datasetReport(s postgres.DatasetStatus) datasetStatus {
 	d := datasetStatus{
 		Dataset: m.Dataset.String(), Revision: s.Revision.ID, Table: ddl.PostgresName(m.Table), Topic: m.Topic,
 		Rows: s.Rows, Batches: s.Batches, Bytes: s.Bytes, Unread: s.Unread,
-		Quarantine: []quarantineStatus{}, Partitions: []partitionStatus{},
+		Holds: []holdStatus{}, Quarantine: []quarantineStatus{}, Partitions: []partitionStatus{},
 	}
 	if !s.LastLoad.IsZero() {
 		at := s.LastLoad.UTC()
@@ -331,15 +333,24 @@ func (r statusReport) print(p *program) error {
 		_, err := fmt.Fprintln(p.stdout, "no datasets yet: make one with tallyman dataset apply MANIFEST")
 		return err
 	}
-	return printTable(p.stdout, []string{"DATASET", "ROWS", "BATCHES", "BEHIND", "LAST LOAD", "QUARANTINE", "UNREAD", "MISSING", "COMPLETE THROUGH"}, rows)
+	err := printTable(p.stdout, []string{"DATASET", "ROWS", "BATCHES", "BEHIND", "LAST LOAD", "QUARANTINE", "UNREAD", "MISSING", "COMPLETE THROUGH"}, rows)
+	for _, d := range r.Datasets {
+		if d.Refused > 0 {
+			fmt.Fprintf(p.stdout, "%s: %d announcements were refused; tallyman status %[1]s tells more\n", d.Dataset, d.Refused)
+		}
+	}
+	return err
 }
 
 func (d datasetStatus) print(p *program) error {
 	if d.TopicError != "" {
 		p.report(errors.New(d.TopicError))
 	}
-	fmt.Fprintf(p.stdout, "dataset     %s, revision %d\ntable       %s\nloaded      %d rows in %d batches of %d bytes, last %s\nbehind      %s messages of topic %s\nunread      %d\nquarantine  %d\nmissing     %d\ncomplete    through %s (%s)\n\n",
+	fmt.Fprintf(p.stdout, "dataset     %s, revision %d\ntable       %s\nloaded      %d rows in %d batches of %d bytes, last %s\nbehind      %s messages of topic %s\nunread      %d\nquarantine  %d\nmissing     %d\ncomplete    through %s (%s)\n",
 		d.Dataset, d.Revision, printable(d.Table), d.Rows, d.Batches, d.Bytes, moment(d.LastLoad), number(d.Behind), d.Topic, d.Unread, d.quarantined(), d.Missing, d.through(), speaksFor(d.ExpectedSources))
+	if err := d.printHeld(p); err != nil {
+		return err
+	}
 	var rows [][]string
 	for _, x := range d.Partitions {
 		next := strconv.FormatInt(x.Next, 10)
