@@ -45,7 +45,8 @@ type Config struct {
 	Tries int
 	// PollEvery is how often receipts are looked for. Defaults to 2 s.
 	PollEvery time.Duration
-	// TrimEvery is how often is looked for what can be trimmed. Defaults to 10 min.
+	// TrimEvery is how often is looked for what can be trimmed. Defaults to 10 min, or
+	// Retention if that is less.
 	TrimEvery time.Duration
 	// Logger gets alarms. Defaults to slog.Default().
 	Logger *slog.Logger
@@ -72,7 +73,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Grace, 30*time.Second)
 	setDefault(&c.Tries, 5)
 	setDefault(&c.PollEvery, 2*time.Second)
-	setDefault(&c.TrimEvery, 10*time.Minute)
+	setDefault(&c.TrimEvery, min(10*time.Minute, c.Retention))
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
