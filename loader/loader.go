@@ -36,6 +36,9 @@ type Config struct {
 	Conn *kafkaconn.Conn
 	// Warehouse is where rows go. Required.
 	Warehouse Warehouse
+	// Ledger is asked for what is loaded while a topic is read again, which is
+	// faster. Defaults to none: transactions refuse what is loaded all the same.
+	Ledger sink.Ledger
 	// Redriver tries batches again that wait in quarantine for a manifest. It
 	// belongs to this loader alone. Defaults to leaving them there.
 	Redriver sink.Redriver
@@ -118,6 +121,7 @@ func New(c Config) (*Loader, error) {
 		Revision:   c.Revision,
 		Committers: committers,
 		Manifests:  c.Warehouse,
+		Ledger:     c.Ledger,
 		// The consumer is built with the handler, and neither calls before Run.
 		Reset:         func(ps []int32) { l.consumer.Reset(ps) },
 		Committed:     func(p int32, next int64) { l.consumer.Committed(p, next) },

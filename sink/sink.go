@@ -98,7 +98,8 @@ type Advance struct {
 	To        int64 // one past the last offset considered, whatever stood there
 	LogStart  int64 // the log's start as the last fetch told it; -1: keep the stored one
 	Anchor    *Anchor
-	// Anchor nil keeps the stored anchor: nothing in [From, To) was a data record.
+	// Anchor nil keeps the stored anchor: nothing in [From, To) was a data record, or
+	// none that is still at hand.
 }
 
 // Group is what one warehouse transaction commits together. Elements and Dead
@@ -233,6 +234,17 @@ type Manifests interface {
 	// Manifest returns the manifest with a hash; nil if the table takes no rows
 	// by one of that hash, now.
 	Manifest(ctx context.Context, r Revision, hash string) (*schema.Manifest, error)
+}
+
+// Ledger tells what is loaded, outside of a transaction: what is not there may be
+// the next moment, but what is there stays. A batch that is forgotten with its
+// month was loaded all the same.
+type Ledger interface {
+	// Loaded says of each of the batches whether it was loaded as it comes now: under
+	// its id, its time and its number in its stream, from a message with its digest.
+	// The digest is believed: it says what the message claims to be. Of the values
+	// nothing is needed.
+	Loaded(ctx context.Context, r Revision, batches []*batch.Batch) ([]bool, error)
 }
 
 // Catalog tells what there is to load.

@@ -79,10 +79,10 @@ admin.listen.`,
 // the environment says otherwise.
 func limitMemory() {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(64 << 20)
+		debug.SetMemoryLimit(54 << 20)
 	}
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(400)
 	}
 }
 
@@ -228,7 +228,7 @@ func (l *loads) start(ctx context.Context, group *sync.WaitGroup, r sink.Revisio
 	}
 	one, err := loader.New(loader.Config{
 		Revision: r, Conn: l.conn, Warehouse: l.warehouse, Redriver: l.warehouse.Redriver(), Books: l.warehouse, Receipts: l.warehouse,
-		Extender: l.warehouse, MissingGrace: l.cfg.LoaderMissingGrace, ReceiptInterval: l.cfg.LoaderReceiptInterval,
+		Extender: l.warehouse, Ledger: l.warehouse, MissingGrace: l.cfg.LoaderMissingGrace, ReceiptInterval: l.cfg.LoaderReceiptInterval,
 		Committers: l.cfg.LoaderCommitters, ReadAhead: int64(l.cfg.LoaderReadAhead) / int64(share),
 		GroupBytes: int64(l.cfg.LoaderGroupBytes), SessionTimeout: l.cfg.LoaderSessionTimeout,
 		ClockSkew: l.cfg.LoaderClockSkew, BreakerWindow: l.cfg.LoaderBreakerWindow,

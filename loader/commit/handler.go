@@ -24,6 +24,9 @@ type Config struct {
 	// Manifests is asked for a manifest that a batch names and that is not known
 	// yet. Defaults to none: there is only the one of Revision.
 	Manifests sink.Manifests
+	// Ledger is asked for what is loaded while a topic is read again. Defaults to
+	// none: then every batch goes into a transaction, which refuses what is loaded.
+	Ledger sink.Ledger
 	// Reset asks for the positions of partitions to be read again; it must not block.
 	Reset func(partitions []int32)
 	// Committed hears of every position that a transaction moved; it must not block. Defaults to nothing.

@@ -2,6 +2,7 @@ package commit
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,16 +19,18 @@ type lane struct {
 	handler   *Handler
 	committer sink.Committer
 
-	mu      sync.Mutex
-	parts   map[int32]*part
-	inbox   []*step
-	queue   []*step
-	queued  int64  // bytes of rows in queue and in flight
-	flying  bool   // a group is being submitted
-	trouble error  // why the group in flight is not committed yet
-	puzzled error  // why it is not known by which manifest a batch is to be read
-	stopped string // the reason for which nothing moves until a person mends it; empty: none
-	changed chan struct{}
+	mu        sync.Mutex
+	parts     map[int32]*part
+	inbox     []*step
+	queue     []*step
+	whole     map[int32]*step // the newest known step of each partition, queued or later
+	queued    int64           // bytes of rows in queue and in flight
+	flying    bool            // a group is being submitted
+	rereading bool            // what comes may have been loaded before: the newest group was, or the newest look ahead
+	trouble   error           // why the group in flight is not committed yet
+	puzzled   error           // why it is not known by which manifest a batch is to be read
+	stopped   string          // the reason for which nothing moves until a person mends it; empty: none
+	changed   chan struct{}
 }
 
 // part is one partition that this member owns.
@@ -47,7 +50,7 @@ type stamp struct {
 
 // newLane returns a lane without partitions.
 func newLane(h *Handler, c sink.Committer) *lane {
-	return &lane{handler: h, committer: c, parts: map[int32]*part{}, changed: make(chan struct{})}
+	return &lane{handler: h, committer: c, parts: map[int32]*part{}, whole: map[int32]*step{}, changed: make(chan struct{})}
 }
 
 // broadcast wakes everyone who waits for a change. The caller holds mu.
@@ -68,6 +71,7 @@ func (l *lane) begin(p sink.Position) {
 		next.session = old.session + 1
 	}
 	l.parts[number] = next
+	l.rereading = l.handler.config.Ledger != nil // if nothing is known, one look tells
 	l.broadcast()
 }
 
@@ -103,6 +107,7 @@ func (l *lane) drop(chosen func(int32) bool) {
 			p.live = false
 			p.session++
 			p.pending = nil
+			delete(l.whole, number)
 		}
 	}
 	l.inbox = l.prune(l.inbox)
@@ -156,16 +161,8 @@ func (l *lane) settle(ctx context.Context) {
 // ahead of the committer, so that decoded rows never pile up.
 func (l *lane) decode(ctx context.Context) {
 	for {
-		l.mu.Lock()
-		changed := l.changed
-		var s *step
-		if len(l.inbox) > 0 && l.queued < 2*l.handler.config.GroupBytes {
-			s = l.inbox[0]
-			l.inbox[0] = nil
-			l.inbox = l.inbox[1:]
-		}
-		l.mu.Unlock()
-		if s == nil {
+		steps, changed := l.arrived()
+		if len(steps) == 0 {
 			select {
 			case <-changed:
 				continue
@@ -173,19 +170,56 @@ func (l *lane) decode(ctx context.Context) {
 				return
 			}
 		}
-		l.handler.decoder.decode(s)
-		l.find(ctx, s)
-		s.measure()
-		l.mu.Lock()
-		if l.stale(s) {
-			s.record.Release()
-		} else {
-			l.queue = append(l.queue, s)
-			l.queued += s.bytes
-			l.broadcast()
+		l.lookAhead(ctx, steps)
+		for _, s := range steps {
+			if !s.known {
+				l.handler.decoder.decode(s)
+				l.find(ctx, s)
+			}
+			s.measure()
+			l.enqueue(s)
 		}
-		l.mu.Unlock()
 	}
+}
+
+// enqueue puts a decoded step into the queue. A known one that stays whole to
+// recognise the log by takes the place of the one before it.
+func (l *lane) enqueue(s *step) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stale(s) {
+		s.record.Release()
+		return
+	}
+	if s.known && !s.bare {
+		if before := l.whole[s.partition()]; before != nil && before.waits {
+			l.queued -= before.bytes
+			before.strip()
+		}
+		l.whole[s.partition()] = s
+	}
+	s.waits = true
+	l.queue = append(l.queue, s)
+	l.queued += s.bytes
+	l.broadcast()
+}
+
+// arrived takes what is to be decoded next off the inbox: one step, or several
+// while a topic is read again; none, if there is no room or nothing there.
+func (l *lane) arrived() (steps []*step, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.queued >= 2*l.handler.config.GroupBytes || len(l.queue) >= 2*l.handler.config.GroupBatches {
+		return nil, l.changed
+	}
+	n := min(1, len(l.inbox))
+	if l.rereading {
+		n = min(aheadSteps, len(l.inbox))
+	}
+	steps = slices.Clone(l.inbox[:n])
+	clear(l.inbox[:n])
+	l.inbox = l.inbox[n:]
+	return steps, l.changed
 }
 
 // commit submits groups until ctx ends.
@@ -253,6 +287,9 @@ func (l *lane) cut() []*step {
 	}
 	steps := l.queue[:n:n]
 	l.queue = l.queue[n:]
+	for _, s := range steps {
+		s.waits = false
+	}
 	return steps
 }
 

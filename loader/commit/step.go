@@ -14,7 +14,8 @@ import (
 )
 
 // step is one record on its way into a transaction. At most one of element, dead
-// and told is set; none: the position passes it and nothing else happens.
+// and told is set and a known step has none; none: the position passes it and
+// nothing else happens.
 type step struct {
 	record  consume.Record
 	session uint64    // of its partition, when it arrived
@@ -23,11 +24,14 @@ type step struct {
 	element *sink.Element
 	dead    *sink.Dead
 	told    *batch.Announcement
+	known   bool // a batch that the ledger has: a duplicate, seen before its transaction
+	bare    bool // of a known batch: what the message held was let go
+	waits   bool // in its lane's queue
 }
 
 // passes says that the step carries nothing into the warehouse that could not
 // wait a moment for company: a position, perhaps an announcement.
-func (s *step) passes() bool { return s.element == nil && s.dead == nil }
+func (s *step) passes() bool { return s.element == nil && s.dead == nil && !s.known }
 
 // rows returns the bytes that the step adds to a COPY.
 func (s *step) rows() int64 {
@@ -39,6 +43,13 @@ func (s *step) rows() int64 {
 
 // partition returns the number of the step's partition.
 func (s *step) partition() int32 { return s.record.Partition.Number }
+
+// strip lets go of what a known batch's message holds.
+func (s *step) strip() {
+	s.record.Key, s.record.Value, s.record.Headers = nil, nil, nil
+	s.record.Release()
+	s.bare, s.bytes = true, 0
+}
 
 // bury turns a batch that the warehouse refused into one for quarantine.
 func (s *step) bury(reason batch.Reason, detail string) {

@@ -39,7 +39,7 @@ func (l *lane) submit(ctx context.Context, steps []*step) { l.try(ctx, newAttemp
 
 func (l *lane) try(ctx context.Context, a *attempt) {
 	for ctx.Err() == nil {
-		g := l.group(a.steps)
+		g, known := l.group(a.steps)
 		if len(g.Advances) == 0 {
 			return // every session ended
 		}
@@ -47,6 +47,10 @@ func (l *lane) try(ctx context.Context, a *attempt) {
 		res, err := l.committer.Commit(ctx, g)
 		if err == nil {
 			l.committed(g, res, time.Since(began))
+			l.passed(known)
+			if loadedBefore(res) {
+				l.readAgain(true)
+			}
 			return
 		}
 		if ctx.Err() != nil || l.failed(ctx, a, g, err) {
@@ -105,25 +109,28 @@ func (l *lane) halves(ctx context.Context, a *attempt) {
 	}
 }
 
-// group builds the transaction for the steps whose sessions go on.
-func (l *lane) group(steps []*step) *sink.Group {
+// group builds the transaction for the steps whose sessions go on. It returns
+// too how many known batches it passes.
+func (l *lane) group(steps []*step) (*sink.Group, int) {
 	g := &sink.Group{Revision: l.handler.config.Revision}
 	g.Admit = func(res sink.Result) error { return l.handler.breaker.admit(g, res) }
-	for number, s := range l.gather(g, steps) {
+	newest, known := l.gather(g, steps)
+	for number, s := range newest {
 		g.Advances[number].Anchor = &sink.Anchor{
 			Offset: s.record.Offset, Timestamp: s.record.Timestamp, SHA256: s.record.Fingerprint(),
 		}
 	}
-	return g
+	return g, known
 }
 
 // gather puts the steps whose sessions go on into the group. It returns the
-// newest data record of each advance that has one, by the advance's index.
-func (l *lane) gather(g *sink.Group, steps []*step) map[int]*step {
+// newest data record of each advance that has one whole, by the advance's index,
+// and how many of the steps are known batches.
+func (l *lane) gather(g *sink.Group, steps []*step) (newest map[int]*step, known int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	index := map[int32]int{}
-	newest := map[int]*step{}
+	newest = map[int]*step{}
 	for _, s := range steps {
 		if l.stale(s) {
 			continue
@@ -143,10 +150,12 @@ func (l *lane) gather(g *sink.Group, steps []*step) map[int]*step {
 		}
 		g.Advances[i].To = s.record.Next
 		g.Advances[i].LogStart = s.record.LogStart
-		if !s.record.Skip && s.record.Refused == nil {
+		if !s.record.Skip && s.record.Refused == nil && !s.bare {
 			newest[i] = s
 		}
 		switch {
+		case s.known:
+			known++
 		case s.element != nil:
 			g.Elements = append(g.Elements, *s.element)
 		case s.dead != nil:
@@ -155,7 +164,7 @@ func (l *lane) gather(g *sink.Group, steps []*step) map[int]*step {
 			g.Announcements = append(g.Announcements, *s.told)
 		}
 	}
-	return newest
+	return newest, known
 }
 
 // committed notes a group that is durable.

@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -277,7 +278,7 @@ func (f *flow) receive(ctx context.Context, b *rawBatch, i inflated) (int64, err
 		return 0, err
 	}
 	if b.compression() != 0 {
-		f.reader.read(b, append(make([]byte, 0, len(i.data)), i.data...))
+		f.reader.read(b, bytes.Clone(i.data))
 	}
 	return taken, nil
 }

@@ -36,8 +36,9 @@ type session struct {
 	fetchers map[int32]chan struct{} // by broker, to wake them
 }
 
-// A partition is asked for so much at a time that what waits for decompression
-// is a quarter of what is read ahead; less would cost too many requests.
+// A partition is asked for so much at a time that what waits for decompression,
+// one answer taken and one that is not, is half of what is read ahead. One request
+// at a time goes to a broker: less would cost too many of them.
 const (
 	leastOfPartition = 128 << 10
 	mostOfPartition  = 1 << 20
@@ -52,7 +53,7 @@ func newSession(c *Consumer, gen *kafka.Generation) *session {
 		s.numbers = append(s.numbers, int32(a.ID))
 	}
 	n := int64(max(1, len(s.numbers)))
-	s.fetchBytes = int32(min(max(c.config.ReadAhead/(8*n), leastOfPartition), mostOfPartition))
+	s.fetchBytes = int32(min(max(c.config.ReadAhead/(4*n), leastOfPartition), mostOfPartition))
 	for _, number := range s.numbers {
 		f := &flow{session: s, consumer: c, share: newShare(c.budget, c.config.ReadAhead/n), partition: sink.Partition{
 			Cluster: c.config.Conn.Cluster(), Topic: c.config.Topic, Number: number,

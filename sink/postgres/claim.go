@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -146,10 +147,10 @@ RETURNING unique_id`
 	// before the horizon, but for the constant one of ids derived from content.
 	insertClaims = `
 INSERT INTO tallyman.loaded_elements
-       (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest)
-SELECT $1, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest
-FROM unnest($2::timestamptz[], $3::uuid[], $4::boolean[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::text[])
-  AS k (batch_time, unique_id, v4, incarnation, sequence, row_count, byte_count, digest, outcome)
+       (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest, seal)
+SELECT $1, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest, seal
+FROM unnest($2::timestamptz[], $3::uuid[], $4::boolean[], $5::uuid[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bytea[], $10::text[], $11::bigint[])
+  AS k (batch_time, unique_id, v4, incarnation, sequence, row_count, byte_count, digest, outcome, seal)
 WHERE (NOT v4 OR batch_time = (
     SELECT v.batch_time FROM tallyman.v4_ids v WHERE (v.revision_id, v.unique_id) = ($1, k.unique_id)))
   AND (batch_time >= (SELECT horizon FROM tallyman.ledger_window) OR batch_time = '0001-01-01T00:00:00Z')
@@ -182,6 +183,7 @@ func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
 		outcomes     []string
 		rows, sizes  []int64
 		digests      [][]byte
+		seals        []pgtype.Int8
 	)
 	times, unique := ids(p.claims)
 	for _, c := range p.claims {
@@ -190,15 +192,20 @@ func (p *plan) queueClaims(b *pgx.Batch, revision int64) {
 		incarnations = append(incarnations, pgtype.UUID{Bytes: c.batch.Incarnation, Valid: stream})
 		sequences = append(sequences, pgtype.Int8{Int64: int64(c.batch.Sequence), Valid: stream})
 		rows, sizes = append(rows, int64(c.batch.Rows)), append(sizes, c.size)
-		digests = append(digests, c.content[:])
+		digests, seals = append(digests, c.content[:]), append(seals, sealOf(c.batch))
 		outcome := "loaded"
 		if c.discard {
 			outcome = "discarded"
 		}
 		outcomes = append(outcomes, outcome)
 	}
-	b.Queue(insertClaims, revision, times, unique, v4, incarnations, sequences, rows, sizes, digests, outcomes).
+	b.Queue(insertClaims, revision, times, unique, v4, incarnations, sequences, rows, sizes, digests, outcomes, seals).
 		Query(p.each(func(c *claim) { c.ours, c.known, c.as = true, c.content, numberOf(c.batch) }))
+}
+
+// sealOf returns what the ledger keeps of the digest that came with a batch.
+func sealOf(b *batch.Batch) pgtype.Int8 {
+	return pgtype.Int8{Int64: int64(binary.BigEndian.Uint64(b.Digest[:8])), Valid: b.Digest != batch.Digest{}}
 }
 
 // each returns a reader of ids that does something to the claim of each.

@@ -57,7 +57,7 @@ func suiteWarehouse(t testing.TB, dsn string) sinktest.Warehouse {
 	t.Cleanup(pool.Close)
 	ctx := context.WithoutCancel(t.Context())
 	return sinktest.Warehouse{
-		Positions: w, Catalog: w, Manifests: w, Books: w, Receipts: w, Retirer: w, NewCommitter: w.NewCommitter, NewQuarantine: w.Quarantine,
+		Positions: w, Catalog: w, Manifests: w, Ledger: w, Books: w, Receipts: w, Retirer: w, NewCommitter: w.NewCommitter, NewQuarantine: w.Quarantine,
 		Apply: func(m schema.Manifest) (sink.Revision, error) {
 			applied, err := w.Apply(ctx, m)
 			return applied.Revision, err

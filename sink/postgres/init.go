@@ -123,7 +123,13 @@ func (w *Warehouse) alone(ctx context.Context, f func(*pgx.Conn) error) error {
 	if err != nil {
 		return step("connect", err)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }() // and with it goes the lock
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		// With the connection the lock goes too, but a moment after Close.
+		_, _ = conn.Exec(ctx, "SELECT pg_advisory_unlock_all()")
+		_ = conn.Close(ctx)
+	}()
 	if _, err := conn.Exec(ctx, "SELECT pg_advisory_lock($1)", int64(initLock)); err != nil {
 		return step("wait for another init", err)
 	}

@@ -21,11 +21,46 @@ SELECT k.unique_id, k.sequence > 0 AND tallyman.accounted($1, k.incarnation, k.s
 FROM unnest($2::timestamptz[], $3::uuid[], $4::uuid[], $5::bigint[]) AS k (batch_time, unique_id, incarnation, sequence)
 WHERE k.batch_time < (SELECT horizon FROM tallyman.ledger_window)`
 
+	selectLoaded = `
+SELECT k.number, l.incarnation, l.sequence
+FROM unnest($2::timestamptz[], $3::uuid[], $4::bigint[]) WITH ORDINALITY AS k (batch_time, unique_id, seal, number)
+JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)
+WHERE l.outcome = 'loaded' AND l.seal = k.seal`
+
 	selectDigests = `
 SELECT l.unique_id, l.digest, l.incarnation, l.sequence
 FROM unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
 JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)`
 )
+
+// Loaded implements sink.Ledger.
+func (w *Warehouse) Loaded(ctx context.Context, r sink.Revision, batches []*batch.Batch) ([]bool, error) {
+	var seals []pgtype.Int8
+	claims := make([]*claim, len(batches))
+	for i, b := range batches {
+		claims[i] = &claim{batch: b, at: b.Time}
+		seals = append(seals, sealOf(b))
+	}
+	times, unique := ids(claims)
+	rows, err := w.pool.Query(ctx, selectLoaded, r.ID, times, unique, seals)
+	if err != nil {
+		return nil, w.class("look up ids", err)
+	}
+	var (
+		i           int
+		incarnation pgtype.UUID
+		sequence    pgtype.Int8
+		loaded      = make([]bool, len(batches))
+	)
+	_, err = pgx.ForEachRow(rows, []any{&i, &incarnation, &sequence}, func() error {
+		loaded[i-1] = numberOf(batches[i-1]) == (number{stream: incarnation.Bytes, sequence: uint64(sequence.Int64)})
+		return nil
+	})
+	if err != nil {
+		return nil, w.class("look up ids", err)
+	}
+	return loaded, nil
+}
 
 // lookUp finds out what the ids stand for that the ledger did not take.
 func (t *transaction) lookUp(ctx context.Context, had []*claim) error {

@@ -25,6 +25,7 @@ type Warehouse struct {
 	sink.Positions
 	sink.Catalog
 	sink.Manifests
+	sink.Ledger
 	sink.Books
 	sink.Receipts
 	sink.Retirer
@@ -99,6 +100,7 @@ func cases() map[string]func(*fixture) {
 		"load":                         load,
 		"repeat":                       repeat,
 		"repeat-in-group":              repeatInGroup,
+		"loaded":                       loaded,
 		"conflict":                     conflict,
 		"derived-ids":                  derivedIDs,
 		"v1-and-v6":                    v1AndV6,
