@@ -1,10 +1,13 @@
 package commit
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"tallyman/schema/batch"
 	"tallyman/sink"
 )
 
@@ -106,6 +109,35 @@ func TestReadAgainWithoutAnAnswer(t *testing.T) {
 		}
 		if n, duplicates := r.submitted(), r.outcome("duplicate"); n != rereadBatches || duplicates != rereadBatches {
 			t.Errorf("%d batches went into transactions, %d were duplicates, want all %d", n, duplicates, rereadBatches)
+		}
+	})
+}
+
+// A warehouse that was away may come back as an older copy of itself: what was
+// known of the one before is looked for again.
+func TestReadAgainFromARestoredWarehouse(t *testing.T) {
+	t.Parallel()
+	withRig(t, smallGroups, func(t *testing.T, r *rig) {
+		for n := range rereadBatches {
+			r.publish(1, r.batch(n))
+		}
+		r.restart([]int32{1})
+		r.eventually("all loaded", at(1, rereadBatches))
+		r.book.mu.Lock()
+		loaded := r.book.order
+		r.book.before = func(g *sink.Group) error {
+			if len(g.Elements) > 0 {
+				return nil
+			}
+			r.book.before = nil
+			r.book.ledger, r.book.seals, r.book.order = map[uuid.UUID]batch.Digest{}, map[batch.Digest]bool{}, nil
+			return &sink.Error{Class: sink.Retryable, Err: errPlanted}
+		}
+		r.book.mu.Unlock()
+		r.reread()
+		r.eventually("all read again", at(1, rereadBatches))
+		if r.book.before != nil || !slices.Equal(r.book.order, loaded) {
+			t.Errorf("%d of %d batches were loaded again; the warehouse had none", len(r.book.order), len(loaded))
 		}
 	})
 }

@@ -53,7 +53,15 @@ func (l *lane) try(ctx context.Context, a *attempt) {
 			}
 			return
 		}
-		if ctx.Err() != nil || l.failed(ctx, a, g, err) {
+		if ctx.Err() != nil {
+			return
+		}
+		if known > 0 && sink.ClassOf(err) == sink.Retryable {
+			// What answers next may be an older copy of the warehouse, which knows less.
+			l.fenced(g, err)
+			return
+		}
+		if l.failed(ctx, a, g, err) {
 			return
 		}
 	}
