@@ -63,26 +63,46 @@ type site struct {
 // newSite starts Apache Kafka and PostgreSQL and prepares the dataset.
 func newSite(t *testing.T, manifest string) *site {
 	t.Helper()
-	kafka := sandboxtest.Kafka(t)
+	s := newSiteAt(t, sandboxtest.Kafka(t).Addr(), sandboxtest.Postgres(t, "18"), manifest)
+	s.connect()
+	return s
+}
+
+// newSiteAt prepares the dataset on servers that are there.
+func newSiteAt(t *testing.T, kafka, dsn, manifest string) *site {
+	t.Helper()
 	binary, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	s := &site{t: t, binary: binary, dir: dir, dsn: sandboxtest.Postgres(t, "18")}
+	s := &site{t: t, binary: binary, dir: dir, dsn: dsn}
 	s.env = append(os.Environ(),
-		"DATABASE_URL="+s.dsn, "KAFKA_BROKERS="+kafka.Addr(),
+		"DATABASE_URL="+s.dsn, "KAFKA_BROKERS="+kafka,
 		"TALLYMAN_SOURCE_DIR="+filepath.Join(dir, "state"), "TALLYMAN_ADMIN_LISTEN=off")
-	if s.conn, err = pgx.Connect(t.Context(), s.dsn); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.conn.Close(context.Background()) })
 	if err := os.WriteFile(s.manifest(), []byte(manifest), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	s.run("init")
-	s.run("dataset", "apply", s.manifest(), "--partitions", "4")
+	s.apply()
 	return s
+}
+
+// connect connects for the test's own statements.
+func (s *site) connect() {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.dsn)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.conn = conn
+	s.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+}
+
+// apply makes the dataset's table and topics, as far as they are not there.
+func (s *site) apply() {
+	s.t.Helper()
+	s.run("dataset", "apply", s.manifest(), "--partitions", "4", "--replication-factor", "1")
 }
 
 func (s *site) manifest() string { return filepath.Join(s.dir, "manifest.yaml") }
