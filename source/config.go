@@ -69,7 +69,8 @@ type Config struct {
 	// Defaults to 30 s.
 	ReplayGrace time.Duration
 	// ReplayTries is how often a batch that stays missing is published again before
-	// there is an alarm instead. Defaults to 5.
+	// there is an alarm. After that it is published only as often as the warehouse
+	// goes on to say that it misses it, at most every ten minutes. Defaults to 5.
 	ReplayTries int
 	// Logger takes what a person should know. Defaults to slog.Default().
 	Logger *slog.Logger

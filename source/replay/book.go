@@ -25,8 +25,9 @@ const (
 // said is the newest that a target said of a stream.
 type said struct {
 	receipt *batch.Receipt
-	live    bool // it was read from the topic by this process
-	dirty   bool // the journal does not have it
+	live    bool      // it was read from the topic by this process
+	heard   time.Time // when it came, by this machine's clock
+	dirty   bool      // the journal does not have it
 	holes   holes
 }
 
@@ -147,6 +148,9 @@ func (b *book) take(r *batch.Receipt, now time.Time) verdict {
 	before := old.receipt
 	if before != nil && r.At.Before(before.At) {
 		return older
+	}
+	if before == nil || r.At.After(before.At) { // else it is the same, read once more
+		old.heard = now
 	}
 	old.dirty = old.dirty || before == nil || !same(before, r)
 	old.receipt, old.live = r, true

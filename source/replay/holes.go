@@ -12,6 +12,7 @@ import (
 type piece struct {
 	journal.Range
 	tries   int       // how often it was sent
+	sent    time.Time // when it was sent last
 	next    time.Time // when something is to be done again
 	alarmed bool      // a person was told that it does not close
 	lost    bool      // the journal can't send it: it is gone, or damaged
@@ -71,6 +72,9 @@ func merged(all []piece) []piece {
 				if p.next.After(last.next) {
 					last.next = p.next
 				}
+				if p.sent.After(last.sent) {
+					last.sent = p.sent
+				}
 				continue
 			}
 		}
@@ -106,17 +110,21 @@ func (h *holes) change(r journal.Range, change func(*piece)) {
 	h.pieces = merged(all)
 }
 
-// due returns the first piece that is to be sent now.
-func (h *holes) due(now time.Time, tries int) (piece, bool) {
-	i := slices.IndexFunc(h.pieces, func(p piece) bool { return !p.lost && p.tries < tries && !p.next.After(now) })
+// due returns the first piece that is to be sent now. What was sent so many times
+// is sent once more only if the target was heard to miss it since: a target that
+// has gone is not served for ever, one that was away is.
+func (h *holes) due(now time.Time, tries int, heard time.Time) (piece, bool) {
+	i := slices.IndexFunc(h.pieces, func(p piece) bool {
+		return !p.lost && !p.next.After(now) && (p.tries < tries || heard.After(p.sent))
+	})
 	if i < 0 {
 		return piece{}, false
 	}
 	return h.pieces[i], true
 }
 
-// stuck marks the pieces that were sent as often as they may be and are still
-// missed after the last pause, and returns those that are new.
+// stuck marks the pieces that were sent so many times and are still missed after
+// the last pause, and returns those that are new.
 func (h *holes) stuck(now time.Time, tries int) (found []journal.Range) {
 	for i := range h.pieces {
 		p := &h.pieces[i]

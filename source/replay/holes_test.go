@@ -18,7 +18,7 @@ func TestHolesKeepTheirAccount(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
 	later := now.Add(time.Minute)
-	sent := func(p *piece) { p.tries++; p.next = later }
+	sent := func(p *piece) { p.tries++; p.sent, p.next = now, later }
 	var h holes
 	h.update([]journal.Range{span(3, 10), span(20, 20)}, now)
 	h.change(span(3, 10), sent)
@@ -43,7 +43,7 @@ func TestHolesKeepTheirAccount(t *testing.T) {
 	want("unchanged", state{3, 10, 1, false}, state{20, 20, 5, true})
 	h.update([]journal.Range{span(3, 15), span(20, 20)}, later)
 	want("grown", state{3, 10, 1, false}, state{11, 15, 0, false}, state{20, 20, 5, true})
-	if p, ok := h.due(now, 5); ok {
+	if p, ok := h.due(now, 5, now); ok {
 		t.Errorf("%v is due at once", p)
 	}
 	h.update([]journal.Range{span(3, 4), span(8, 15), span(19, 21)}, later)
@@ -54,6 +54,15 @@ func TestHolesKeepTheirAccount(t *testing.T) {
 	}
 	if found := h.stuck(later, 5); len(found) != 0 {
 		t.Errorf("stuck again: %v", found)
+	}
+	h.change(span(10, 21), func(p *piece) { p.next = later.Add(time.Hour) })
+	h.change(span(3, 4), func(p *piece) { p.next = later.Add(time.Hour) })
+	h.change(span(8, 9), func(p *piece) { p.sent = later })
+	if p, ok := h.due(later, 5, later); ok {
+		t.Errorf("%v is due, though nobody was heard to miss it since", p)
+	}
+	if p, ok := h.due(later, 5, later.Add(time.Second)); !ok || p.Range != span(8, 9) {
+		t.Errorf("%v, %v is due, want what is still missed", p, ok)
 	}
 	if stuck, lost := h.sums(); stuck != 2 || lost != 1 {
 		t.Errorf("%d do not close, %d are lost", stuck, lost)

@@ -41,7 +41,10 @@ type Config struct {
 	// first pause between tries, and between announcements of how a stream ended;
 	// at most ten minutes. Defaults to 30 s.
 	Grace time.Duration
-	// Tries is how often a batch is sent again, until the hole changes. Defaults to 5.
+	// Tries is how often a batch is sent again before there is an alarm, with pauses
+	// that double up to ten minutes. After that it is sent only as often as the
+	// target goes on to say that it misses it. A hole that changes begins anew.
+	// Defaults to 5.
 	Tries int
 	// PollEvery is how often receipts are looked for. Defaults to 2 s.
 	PollEvery time.Duration
@@ -187,7 +190,10 @@ func (r *Replayer) Send(ctx context.Context, stream journal.Stream, ranges []jou
 	return r.sender.Send(ctx, stream, ranges, func(o Outcome) {
 		r.metrics.count(o)
 		if o.State == Sent {
-			r.account(stream, o.Range, func(p *piece) { p.tries, p.alarmed, p.next = 0, false, time.Now().Add(r.cfg.Grace) })
+			r.account(stream, o.Range, func(p *piece) {
+				p.tries, p.alarmed, p.sent = 0, false, time.Now()
+				p.next = p.sent.Add(r.cfg.Grace)
+			})
 		}
 		note(o)
 	})

@@ -14,9 +14,9 @@ import (
 	"tallyman/source/journal"
 )
 
-// A target that misses batches gets them, under their ids, as often as it may be
-// tried; then there is an alarm, and nothing more until the hole changes or
-// somebody asks.
+// A target that misses batches gets them, under their ids, a few times; then there
+// is an alarm, and nothing more until the hole changes, somebody asks, or the
+// target says once more that it misses them.
 func TestSendsWhatATargetMisses(t *testing.T) {
 	t.Parallel()
 	r := newRig(t).receipts()
@@ -32,13 +32,18 @@ func TestSendsWhatATargetMisses(t *testing.T) {
 	}
 
 	r.tell(receipt{target: "main", through: 6, announced: 10, missing: []journal.Range{span(7, 8)}})
-	r.eventually("what is new in the hole", func() bool { return r.sent() == 8 && r.metric("tallyman_source_stuck_batches") == 2 })
-	r.wantTimes(map[uint64]int{3: 2, 4: 2, 7: 2, 8: 2})
+	r.eventually("what is new in the hole", func() bool { return r.sent() == 9 && r.metric("tallyman_source_stuck_batches") == 2 })
+	r.wantTimes(map[uint64]int{3: 2, 4: 2, 7: 2, 8: 3})
 
 	var o outcomes
 	noError(t, r.replayer.Send(r.context(), r.stream(), []journal.Range{span(8, 8)}, o.note))
-	r.eventually("what was asked for, and its tries anew", func() bool { return r.sent() == 11 })
-	r.wantTimes(map[uint64]int{3: 2, 4: 2, 7: 2, 8: 5})
+	r.eventually("what was asked for, and its tries anew", func() bool { return r.sent() == 12 })
+	r.wantTimes(map[uint64]int{3: 2, 4: 2, 7: 2, 8: 6})
+
+	r.eventually("the alarm again", func() bool { return r.metric("tallyman_source_stuck_batches") == 2 })
+	r.tell(receipt{target: "main", through: 6, announced: 10, missing: []journal.Range{span(7, 8)}})
+	r.eventually("what is missed still", func() bool { return r.sent() == 14 })
+	r.wantTimes(map[uint64]int{3: 2, 4: 2, 7: 3, 8: 7})
 
 	r.tell(receipt{target: "main", through: 10, announced: 10})
 	r.eventually("no hole", func() bool { return r.metric("tallyman_source_stuck_batches") == 0 })

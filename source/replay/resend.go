@@ -66,10 +66,10 @@ func (r *Replayer) next() (job, bool) {
 				continue
 			}
 			for _, stuck := range s.holes.stuck(now, r.cfg.Tries) {
-				r.cfg.Logger.Error("batches were sent again and again, and the target still misses them; see tallyman replay",
+				r.cfg.Logger.Error("batches were sent again and again, and the target still misses them; they are sent on, ever more seldom: see tallyman replay",
 					"target", name, "dataset", e.stream.Dataset, "incarnation", e.stream.Incarnation, "first", stuck.First, "last", stuck.Last, "tries", r.cfg.Tries)
 			}
-			if p, ok := s.holes.due(now, r.cfg.Tries); ok && (!found || p.next.Before(first.piece.next)) {
+			if p, ok := s.holes.due(now, r.cfg.Tries, s.heard); ok && (!found || p.next.Before(first.piece.next)) {
 				first, found = job{stream: e.stream, target: name, piece: p}, true
 			}
 		}
@@ -131,7 +131,8 @@ func (r *Replayer) send(ctx context.Context, j job, ranges []journal.Range) {
 				return
 			}
 			p.tries++
-			p.next = time.Now().Add(r.after(p.tries))
+			p.sent = time.Now()
+			p.next = p.sent.Add(r.after(p.tries))
 		})
 	})
 	if err != nil && ctx.Err() == nil {

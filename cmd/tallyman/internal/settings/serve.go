@@ -70,7 +70,7 @@ func replayTable() []Setting {
 			Doc:  "How long after its publishing a batch is not published again, and the first of the growing pauses between tries; at most 10m.",
 			bind: func(c *Config) any { return &c.ServeReplayGrace }},
 		{Key: "serve.replay_tries", Default: "5", Unit: "count",
-			Doc:  "How often a batch that stays missing is published again before there is an alarm instead.",
+			Doc:  "How often a batch that stays missing is published again before there is an alarm; after that, as often as the warehouse says that it misses it, with pauses of up to 10m.",
 			bind: func(c *Config) any { return &c.ServeReplayTries }},
 	}
 }
