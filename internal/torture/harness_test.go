@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -188,6 +189,7 @@ type loader struct {
 	name string
 	cmd  *exec.Cmd
 	log  string
+	from int64 // where its log begins in the file, which its predecessors wrote to
 }
 
 // load starts a loader.
@@ -199,6 +201,9 @@ func (s *site) load(name, dataset string) *loader {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
+	if l.from, err = log.Seek(0, io.SeekEnd); err != nil {
+		s.t.Fatal(err)
+	}
 	l.cmd = exec.Command(s.binary, "load", dataset)
 	l.cmd.Env = append(s.env, "TALLYMAN_LOADER_MEMBER="+name)
 	l.cmd.Stdout, l.cmd.Stderr = log, log
@@ -214,6 +219,12 @@ func (s *site) load(name, dataset string) *loader {
 		}
 	})
 	return l
+}
+
+// reads says that the loader has become a member of its group.
+func (l *loader) reads() bool {
+	text, err := os.ReadFile(l.log)
+	return err == nil && int64(len(text)) > l.from && bytes.Contains(text[l.from:], []byte("reading partitions"))
 }
 
 // kill ends the loader with SIGKILL.
