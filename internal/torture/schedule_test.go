@@ -36,6 +36,7 @@ type fault struct {
 func faults() []fault {
 	return []fault{
 		{"the topic is deleted and made again", func(x *schedule) {
+			x.settled()
 			x.kafka.deleteTopic(topic)
 			x.apply()
 		}},
@@ -53,6 +54,7 @@ func faults() []fault {
 			x.kafka.start()
 		}},
 		{"the broker loses its disk", func(x *schedule) {
+			x.settled()
 			x.kafka.loseDisk()
 			x.apply()
 		}},
@@ -65,8 +67,7 @@ func faults() []fault {
 		{"the topic is read again", func(x *schedule) { x.run("rewind", dataset) }},
 		{"a loader is killed", func(x *schedule) {
 			i := x.random.IntN(len(x.loaders))
-			// The embedded broker keeps a member for ever that died before it was one.
-			x.kafka.until(x.loaders[i].name+" is a member", x.loaders[i].reads)
+			x.settled() // the embedded broker keeps a member for ever that died before it was one
 			x.loaders[i].kill()
 			x.loaders[i] = x.load(x.loaders[i].name, dataset)
 		}},
@@ -119,6 +120,15 @@ func stepsBack() []fault {
 	return []fault{
 		{"the warehouse is backed up", func(x *schedule) { x.backup = x.warehouse.backup() }},
 		{"the warehouse is restored from its last backup", func(x *schedule) { x.warehouse.restore(x.backup) }},
+	}
+}
+
+// settled waits until every loader is a member: one that starts when there is no
+// topic ends, and it would be for whoever supervises it to start it again.
+func (x *schedule) settled() {
+	x.t.Helper()
+	for _, l := range x.loaders {
+		x.kafka.until(l.name+" is a member", l.reads)
 	}
 }
 
