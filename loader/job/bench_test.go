@@ -1,0 +1,38 @@
+package job_test
+
+import (
+	"fmt"
+	"testing"
+)
+
+// BenchmarkDeploy deploys again what is active, which takes two messages more to
+// the server than reading the job's row.
+func BenchmarkDeploy(b *testing.B) {
+	r := newRig(b, "18")
+	id := r.deploy(1, "").Job.ID
+	b.Run("read", func(b *testing.B) {
+		for b.Loop() {
+			r.show(id)
+		}
+	})
+	b.Run("again", func(b *testing.B) {
+		for b.Loop() {
+			if d := r.deploy(1, ""); !d.Deduplicated {
+				b.Fatal("it was not there")
+			}
+		}
+	})
+}
+
+// BenchmarkList lists ten thousand jobs.
+func BenchmarkList(b *testing.B) {
+	r := newRig(b, "18")
+	r.run(`INSERT INTO tallyman.jobs (idempotency_key, kind, dataset, revision_id) SELECT encode(sha256(int8send(n)), 'hex'), 'copy', 'a/b', n FROM generate_series(1::bigint, 10000) n`)
+	r.run(`INSERT INTO tallyman.job_status SELECT job_id, 'completed', 1, 'm', 0, NULL, '{}', now() FROM tallyman.jobs; ANALYZE`)
+	for b.Loop() {
+		all, err := r.List(b.Context())
+		if err != nil || len(all) != 10_000 {
+			b.Fatal(fmt.Sprint(len(all), err))
+		}
+	}
+}

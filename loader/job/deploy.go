@@ -1,0 +1,195 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Deployment asks for a job.
+type Deployment struct {
+	Kind    string
+	Options json.RawMessage // as the kind reads them; empty: all defaults
+	// Resolve says what the job is about, in the transaction that makes it: so two
+	// first requests that name no revision get the same one.
+	Resolve func(ctx context.Context, tx pgx.Tx) (Target, error)
+}
+
+// Deployed is the answer to a deployment.
+type Deployed struct {
+	Job Job `json:"job"`
+	// Deduplicated says that the job was there, active, with these options: nothing
+	// was written.
+	Deduplicated bool `json:"deduplicated"`
+}
+
+// Deploy makes a job, schedules one again that has ended, or finds the active one.
+// The error is a [Conflict] if that has other options, and [ErrStopping] if it is
+// being stopped.
+func (l *Ledger) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
+	kind, err := l.kind(d.Kind)
+	if err != nil {
+		return Deployed{}, err
+	}
+	want, err := kind.Options(d.Options)
+	if err != nil {
+		return Deployed{}, err
+	}
+	canonical, err := json.Marshal(want)
+	if err != nil {
+		return Deployed{}, err
+	}
+	var done Deployed
+	err = l.atOnce(ctx, func(tx pgx.Tx) error {
+		done = Deployed{}
+		target, err := d.Resolve(ctx, tx)
+		if err != nil {
+			return err
+		}
+		key := kind.Key(target)
+		if err := key.Valid(); err != nil {
+			return err
+		}
+		if j, found, err := glance(ctx, tx, kind, key, want); found || err != nil {
+			done = Deployed{Job: j, Deduplicated: true}
+			return err
+		}
+		made, j, err := obtain(ctx, tx, kind.Name(), key, target)
+		if err != nil {
+			return err
+		}
+		done.Job = j
+		switch {
+		case made:
+			return add(ctx, tx, &done.Job, Event{Type: string(Scheduled), Epoch: 1}, detail{Options: canonical})
+		case j.Status.Ended():
+			if _, err := tx.Exec(ctx, `DELETE FROM tallyman.job_members WHERE job_id = $1`, j.ID); err != nil {
+				return err
+			}
+			return add(ctx, tx, &done.Job, Event{Type: string(Scheduled), Epoch: j.Epoch + 1}, detail{Options: canonical})
+		case j.Status == StopRequested || j.Status == Stopping:
+			return fmt.Errorf("job %d: %w", j.ID, ErrStopping)
+		}
+		done.Deduplicated = true
+		return same(ctx, tx, kind, &done.Job, want)
+	})
+	if err != nil {
+		return Deployed{}, err
+	}
+	return done, nil
+}
+
+// glance finds an active job with these options, in one statement and without a
+// lock: a repeat writes nothing, so nobody has to wait for it. Whatever else it
+// sees is for the lock to decide.
+func glance(ctx context.Context, tx pgx.Tx, kind Kind, key Key, want any) (j Job, found bool, err error) {
+	var d detail
+	err = tx.QueryRow(ctx, `SELECT `+columns+`, e.detail FROM tallyman.jobs j JOIN tallyman.job_status s USING (job_id)
+		JOIN tallyman.job_events e ON (e.job_id, e.epoch, e.type) = (j.job_id, s.epoch, 'scheduled')
+		WHERE idempotency_key = $1 AND status IN ('scheduled', 'running', 'error')`, key).Scan(append(j.fields(), &d)...)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return j, false, nil
+	}
+	if err != nil {
+		return j, false, err
+	}
+	have, err := kind.Options(d.Options)
+	if err != nil {
+		return j, false, nil //nolint:nilerr // the lock's holder says so
+	}
+	return j, len(differences(have, want)) == 0, nil
+}
+
+// obtain makes a job, or locks the one that there is, whoever made it.
+func obtain(ctx context.Context, tx pgx.Tx, kind string, key Key, t Target) (made bool, j Job, err error) {
+	for {
+		j = Job{Key: key, Kind: kind, Dataset: t.Dataset, Revision: t.Revision}
+		err = tx.QueryRow(ctx, `INSERT INTO tallyman.jobs (idempotency_key, kind, dataset, revision_id) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (idempotency_key) DO NOTHING RETURNING job_id, created_at`, key, kind, t.Dataset, t.Revision).Scan(&j.ID, &j.CreatedAt)
+		if !errors.Is(err, pgx.ErrNoRows) {
+			return true, j, err
+		}
+		err = tx.QueryRow(ctx, `SELECT job_id FROM tallyman.jobs WHERE idempotency_key = $1 FOR UPDATE`, key).Scan(&j.ID)
+		if errors.Is(err, pgx.ErrNoRows) {
+			continue // it was deleted in between
+		}
+		if err == nil {
+			j, err = read(ctx, tx, j.ID)
+		}
+		return false, j, err
+	}
+}
+
+// same returns a Conflict unless an active job has these options.
+func same(ctx context.Context, tx pgx.Tx, kind Kind, j *Job, want any) error {
+	raw, err := options(ctx, tx, j)
+	if err != nil {
+		return err
+	}
+	have, err := kind.Options(raw)
+	if err != nil {
+		return fmt.Errorf("job %d: what it was scheduled with can't be read: %w", j.ID, err)
+	}
+	if all := differences(have, want); len(all) > 0 {
+		return &Conflict{Job: *j, Differences: all}
+	}
+	return nil
+}
+
+// Stop asks an active job to stop. Asking again, or a job that has ended, is
+// success and changes nothing.
+func (l *Ledger) Stop(ctx context.Context, id int64) (Job, error) {
+	return l.change(ctx, id, func(_ pgx.Tx, j *Job) (*Event, detail, error) {
+		if j.Status.Ended() || j.Status == StopRequested || j.Status == Stopping {
+			return nil, detail{}, nil
+		}
+		return &Event{Type: string(StopRequested), Epoch: j.Epoch}, detail{}, nil
+	})
+}
+
+// Retry schedules a job in error again at once, with the options that it has. In
+// any other status it is refused, or is what was asked for already.
+func (l *Ledger) Retry(ctx context.Context, id int64) (Job, error) {
+	return l.change(ctx, id, func(_ pgx.Tx, j *Job) (*Event, detail, error) {
+		switch j.Status {
+		case Failed:
+			return &Event{Type: Retried, Epoch: j.Epoch}, detail{}, nil
+		case Scheduled, Running:
+			return nil, detail{}, nil
+		}
+		return nil, detail{}, fmt.Errorf("job %d is %s, not in error; deploy it again: %w", j.ID, j.Status, ErrNotRunnable)
+	})
+}
+
+// Delete removes a job that has ended, with its history. Its key is free then.
+func (l *Ledger) Delete(ctx context.Context, id int64) error {
+	return l.atOnce(ctx, func(tx pgx.Tx) error {
+		j, err := lock(ctx, tx, id)
+		if err == nil && !j.Status.Ended() {
+			err = fmt.Errorf("job %d is %s: %w", id, j.Status, ErrActive)
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `DELETE FROM tallyman.jobs WHERE job_id = $1`, id)
+		}
+		return err
+	})
+}
+
+// change locks a job and lets decide say which event follows; nil: none.
+func (l *Ledger) change(ctx context.Context, id int64, decide func(tx pgx.Tx, j *Job) (*Event, detail, error)) (Job, error) {
+	var j Job
+	err := l.atOnce(ctx, func(tx pgx.Tx) (err error) {
+		if j, err = lock(ctx, tx, id); err != nil {
+			return err
+		}
+		e, d, err := decide(tx, &j)
+		if err == nil && e != nil {
+			err = add(ctx, tx, &j, *e, d)
+		}
+		return err
+	})
+	return j, err
+}

@@ -1,0 +1,41 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// The ways in which a request is refused. Nothing is written then.
+var (
+	// ErrUnknown: there is no such job.
+	ErrUnknown = errors.New("there is no such job")
+	// ErrUnknownKind: nobody here does jobs of that kind.
+	ErrUnknownKind = errors.New("unknown kind of job")
+	// ErrMalformed: a key or options that nobody can have meant.
+	ErrMalformed = errors.New("malformed")
+	// ErrStopping: the job is being stopped; the request may come again later.
+	ErrStopping = errors.New("the job is being stopped; try again later")
+	// ErrActive: the job is not at an end, which the request needs.
+	ErrActive = errors.New("the job is active; stop it first")
+	// ErrNotRunnable: the job waits for nobody.
+	ErrNotRunnable = errors.New("the job is not to be worked on")
+	// ErrStale: the job has moved on since: it was stopped, scheduled again, or
+	// deleted. Whoever is told so stops working.
+	ErrStale = errors.New("the job has moved on")
+)
+
+// Conflict refuses a deployment whose options are not those of the active job.
+type Conflict struct {
+	Job         Job
+	Differences []Difference
+}
+
+// Error implements error.
+func (c *Conflict) Error() string {
+	var all []string
+	for _, d := range c.Differences {
+		all = append(all, fmt.Sprintf("%s is %v, not %v", d.Option, d.Have, d.Want))
+	}
+	return fmt.Sprintf("job %d is %s with other options: %s; replace it to change them", c.Job.ID, c.Job.Status, strings.Join(all, ", "))
+}
