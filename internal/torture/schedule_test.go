@@ -71,15 +71,7 @@ func faults() []fault {
 			x.loaders[i].kill()
 			x.loaders[i] = x.load(x.loaders[i].name, dataset)
 		}},
-		{"all loaders are off for a while", func(x *schedule) {
-			for _, l := range x.loaders {
-				l.drain()
-			}
-			x.wait(2 * time.Second)
-			for i, l := range x.loaders {
-				x.loaders[i] = x.load(l.name, dataset)
-			}
-		}},
+		{"all loaders are off for a while", func(x *schedule) { x.off(2 * time.Second) }},
 		{"a source is killed", func(x *schedule) {
 			d := x.daemon()
 			d.kill()
@@ -129,6 +121,18 @@ func (x *schedule) settled() {
 	x.t.Helper()
 	for _, l := range x.loaders {
 		x.kafka.until(l.name+" is a member", l.reads)
+	}
+}
+
+// off ends all loaders, and starts them again after a random while.
+func (x *schedule) off(most time.Duration) {
+	x.t.Helper()
+	for _, l := range x.loaders {
+		l.drain()
+	}
+	x.wait(most)
+	for i, l := range x.loaders {
+		x.loaders[i] = x.load(l.name, dataset)
 	}
 }
 
