@@ -23,11 +23,11 @@ import (
 func TestRetentionRace(t *testing.T) {
 	t.Parallel()
 	const months, each, rounds = 24, 8, 12
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("some batch loads never"))
-	t.Cleanup(cancel)
 	for _, version := range sandboxtest.Versions() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, errors.New("some batch loads never"))
+			defer cancel()
 			dsn := sandboxtest.Postgres(t, version)
 			mustInit(t, bare(t, dsn, postgres.Config{}), mid(months/2)) // half of them are in the first partition
 			w := open(t, dsn, events, postgres.Config{})
