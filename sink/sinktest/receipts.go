@@ -63,8 +63,16 @@ func receipts(f *fixture) {
 	f.told(d, over)
 	f.floors()
 	f.told(d)
-	// Its source did not hear of it.
-	s.announce(nil, s.says(4, 3, true))
+	// Its source did not hear of it, and says the same again, or what it says now.
+	for _, second := range []int{2, 2, 3} {
+		s.announce(nil, s.says(4, second, true))
+		f.told(d, over)
+		f.told(d)
+	}
+	s.announce(nil, s.says(4, 1, false)) // from before
+	f.told(d)
+	// A journal that was restored from an older copy waits for a receipt as well.
+	s.announce([]sink.RefusedAnnouncement{{Index: 0, Why: sink.WentBack}}, s.says(3, 4, true))
 	f.told(d, over)
 	f.told(d)
 }
@@ -92,6 +100,9 @@ func receiptsOfClosed(f *fixture) {
 	if second := waits(); first <= 0 || second <= first {
 		f.Errorf("the source waits for %v, then for %v", first, second)
 	}
+	s.announce(nil, s.says(2, 1, true)) // as after the warehouse was restored, which was told less by then
+	f.told(d, want)
+	f.told(d)
 	d.Again = 0
 	f.told(d, want)
 	f.told(d, want)
