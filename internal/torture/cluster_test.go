@@ -82,11 +82,16 @@ func (c *cluster) loseDisk() {
 	c.start()
 }
 
+// client returns a client that speaks as old as it can: later versions name
+// topics by ids, which a test has no use for.
+func (c *cluster) client() (*kgo.Client, error) {
+	return kgo.NewClient(kgo.SeedBrokers(c.Addr()), kgo.MaxVersions(kversion.V3_0_0()))
+}
+
 // ask makes a request to the cluster until it is answered without a passing error.
 func ask[A any](c *cluster, request func(ctx context.Context, client *kgo.Client) (A, error)) A {
 	c.t.Helper()
-	// Later versions name topics by ids, which a test has no use for.
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.Addr()), kgo.MaxVersions(kversion.V3_0_0()))
+	client, err := c.client()
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -127,57 +132,86 @@ func (c *cluster) deleteTopic(topic string) {
 // partitions returns how many a topic has; 0: there is no such topic.
 func (c *cluster) partitions(topic string) int {
 	c.t.Helper()
-	return ask(c, func(ctx context.Context, client *kgo.Client) (int, error) {
-		r := kmsg.NewPtrMetadataRequest()
-		named := kmsg.NewMetadataRequestTopic()
-		named.Topic = &topic
-		r.Topics = append(r.Topics, named)
-		answer, err := r.RequestWith(ctx, client)
-		if err != nil {
-			return 0, err
-		}
-		if err := kerr.ErrorForCode(answer.Topics[0].ErrorCode); errors.Is(err, kerr.UnknownTopicOrPartition) {
-			return 0, nil
-		} else if err != nil {
-			return 0, err
-		}
-		return len(answer.Topics[0].Partitions), nil
-	})
+	return ask(c, func(ctx context.Context, client *kgo.Client) (int, error) { return partitions(ctx, client, topic) })
+}
+
+func partitions(ctx context.Context, client *kgo.Client, topic string) (int, error) {
+	r := kmsg.NewPtrMetadataRequest()
+	named := kmsg.NewMetadataRequestTopic()
+	named.Topic = &topic
+	r.Topics = append(r.Topics, named)
+	answer, err := r.RequestWith(ctx, client)
+	if err != nil {
+		return 0, err
+	}
+	if err := kerr.ErrorForCode(answer.Topics[0].ErrorCode); errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	return len(answer.Topics[0].Partitions), nil
 }
 
 // ends returns the offset behind the last record of each partition.
 func (c *cluster) ends(topic string) []int64 {
 	c.t.Helper()
-	n := c.partitions(topic)
-	return ask(c, func(ctx context.Context, client *kgo.Client) ([]int64, error) {
-		r := kmsg.NewPtrListOffsetsRequest()
-		r.ReplicaID = -1
-		named := kmsg.NewListOffsetsRequestTopic()
-		named.Topic = topic
-		for p := range n {
-			part := kmsg.NewListOffsetsRequestTopicPartition()
-			part.Partition, part.Timestamp = int32(p), -1
-			named.Partitions = append(named.Partitions, part)
+	return ask(c, func(ctx context.Context, client *kgo.Client) ([]int64, error) { return offsets(ctx, client, topic, -1) })
+}
+
+// offsets returns an offset of each partition, by a time as Kafka has them: -1
+// for behind the last record, -2 for the first.
+func offsets(ctx context.Context, client *kgo.Client, topic string, at int64) ([]int64, error) {
+	n, err := partitions(ctx, client, topic)
+	if err != nil {
+		return nil, err
+	}
+	r := kmsg.NewPtrListOffsetsRequest()
+	r.ReplicaID = -1
+	named := kmsg.NewListOffsetsRequestTopic()
+	named.Topic = topic
+	for p := range n {
+		part := kmsg.NewListOffsetsRequestTopicPartition()
+		part.Partition, part.Timestamp = int32(p), at
+		named.Partitions = append(named.Partitions, part)
+	}
+	r.Topics = append(r.Topics, named)
+	found := make([]int64, n)
+	for _, shard := range client.RequestSharded(ctx, r) {
+		if shard.Err != nil {
+			return nil, shard.Err
 		}
-		r.Topics = append(r.Topics, named)
-		ends := make([]int64, n)
-		for _, shard := range client.RequestSharded(ctx, r) {
-			if shard.Err != nil {
-				return nil, shard.Err
-			}
-			answer, ok := shard.Resp.(*kmsg.ListOffsetsResponse)
-			if !ok {
-				return nil, fmt.Errorf("offsets were answered by %T", shard.Resp)
-			}
-			for _, p := range answer.Topics[0].Partitions {
-				if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-					return nil, err
-				}
-				ends[p.Partition] = p.Offset
-			}
+		answer, ok := shard.Resp.(*kmsg.ListOffsetsResponse)
+		if !ok {
+			return nil, fmt.Errorf("offsets were answered by %T", shard.Resp)
 		}
-		return ends, nil
-	})
+		for _, p := range answer.Topics[0].Partitions {
+			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+				return nil, err
+			}
+			found[p.Partition] = p.Offset
+		}
+	}
+	return found, nil
+}
+
+// membersOf returns how many members the loaders' group has, and its state.
+func membersOf(ctx context.Context, client *kgo.Client) (n int, state string, err error) {
+	r := kmsg.NewPtrDescribeGroupsRequest()
+	r.Groups = []string{group}
+	for _, shard := range client.RequestSharded(ctx, r) {
+		if shard.Err != nil {
+			return 0, "", shard.Err
+		}
+		answer, ok := shard.Resp.(*kmsg.DescribeGroupsResponse)
+		if !ok {
+			return 0, "", fmt.Errorf("a group was answered by %T", shard.Resp)
+		}
+		if err := kerr.ErrorForCode(answer.Groups[0].ErrorCode); err != nil {
+			return 0, "", err
+		}
+		n, state = len(answer.Groups[0].Members), answer.Groups[0].State
+	}
+	return n, state, nil
 }
 
 // expire removes all records of a topic, as retention does.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -56,6 +55,7 @@ type site struct {
 	t      *testing.T
 	binary string
 	dir    string
+	logDir string // kept by go test -artifacts
 	dsn    string
 	env    []string
 	conn   *pgx.Conn
@@ -77,7 +77,7 @@ func newSiteAt(t *testing.T, kafka, dsn, manifest string) *site {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	s := &site{t: t, binary: binary, dir: dir, dsn: dsn}
+	s := &site{t: t, binary: binary, dir: dir, logDir: t.ArtifactDir(), dsn: dsn}
 	s.env = append(os.Environ(),
 		"DATABASE_URL="+s.dsn, "KAFKA_BROKERS="+kafka,
 		"TALLYMAN_SOURCE_DIR="+filepath.Join(dir, "state"), "TALLYMAN_ADMIN_LISTEN=off")
@@ -189,21 +189,17 @@ type loader struct {
 	name string
 	cmd  *exec.Cmd
 	log  string
-	from int64 // where its log begins in the file, which its predecessors wrote to
 }
 
 // load starts a loader.
 func (s *site) load(name, dataset string) *loader {
 	s.t.Helper()
-	l := &loader{site: s, name: name, log: filepath.Join(s.dir, name+".log")}
+	l := &loader{site: s, name: name, log: filepath.Join(s.logDir, name+".log")}
 	log, err := os.OpenFile(l.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	if l.from, err = log.Seek(0, io.SeekEnd); err != nil {
-		s.t.Fatal(err)
-	}
 	l.cmd = exec.Command(s.binary, "load", dataset)
 	l.cmd.Env = append(s.env, "TALLYMAN_LOADER_MEMBER="+name)
 	l.cmd.Stdout, l.cmd.Stderr = log, log
@@ -219,12 +215,6 @@ func (s *site) load(name, dataset string) *loader {
 		}
 	})
 	return l
-}
-
-// reads says that the loader has become a member of its group.
-func (l *loader) reads() bool {
-	text, err := os.ReadFile(l.log)
-	return err == nil && int64(len(text)) > l.from && bytes.Contains(text[l.from:], []byte("reading partitions"))
 }
 
 // kill ends the loader with SIGKILL.

@@ -29,8 +29,10 @@ const (
 	topic   = "proof.events"
 	group   = "tallyman.proof.events.r1"
 
-	// patience is how long something that has to happen may take.
-	patience = time.Minute
+	// patience is how long something that has to happen may take, on a machine that
+	// has other things to do. It is longer than the five minutes after which a loader
+	// says once more what is missing.
+	patience = 6 * time.Minute
 
 	// Rows that are in the files more often than in the table, and the other way round.
 	lostRows  = `SELECT count(*) FROM (SELECT * FROM sent EXCEPT ALL SELECT id, at, kind, amount, note FROM public.events) lost`
@@ -107,7 +109,7 @@ var takingRows = regexp.MustCompile(`msg="taking rows" url=(\S+)`)
 // serve starts a daemon with a journal of its own.
 func (w *world) serve(name string) *daemon {
 	w.t.Helper()
-	d := &daemon{world: w, name: name, dir: filepath.Join(w.dir, "source-"+name), log: filepath.Join(w.dir, name+".log")}
+	d := &daemon{world: w, name: name, dir: filepath.Join(w.dir, "source-"+name), log: filepath.Join(w.logDir, name+".log")}
 	w.t.Cleanup(func() {
 		d.kill()
 		w.tail(name, d.log)
@@ -135,7 +137,7 @@ func (d *daemon) start() {
 	if err := d.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	w.kafka.until(d.name+" takes rows", func() bool {
+	w.until(d.name+" takes rows", func() bool {
 		text, err := os.ReadFile(d.log)
 		if err != nil || int64(len(text)) < before {
 			return false
@@ -259,7 +261,7 @@ func (d *daemon) keep() (stop func()) {
 func (w *world) published(d *daemon, least int64) {
 	w.t.Helper()
 	var n int64
-	w.kafka.until(fmt.Sprintf("%d batches of %s are in the topic", least, d.name), func() bool {
+	w.until(fmt.Sprintf("%d batches of %s are in the topic", least, d.name), func() bool {
 		n = 0
 		for _, end := range w.kafka.ends(topic) {
 			n += end
@@ -275,6 +277,15 @@ func (w *world) records() (n int64) {
 		n += end
 	}
 	return n
+}
+
+// logs returns the names of the logs of everything that was run.
+func (w *world) logs() []string {
+	names, err := filepath.Glob(filepath.Join(w.logDir, "*.log"))
+	if err != nil {
+		w.t.Error(err)
+	}
+	return names
 }
 
 // tail shows the end of a log if the test has failed.
@@ -318,8 +329,7 @@ func (w *world) none(sql, what string) {
 			last, moved = n, time.Now()
 		}
 		if time.Since(moved) > patience {
-			list, err := w.try("missing", "list")
-			w.t.Fatalf("%d %s, and nothing has moved for %v; tallyman missing list says:\n%s%v", n, what, patience, list, err)
+			w.fail("%d %s, and nothing has moved for %v", n, what, patience)
 		}
 	}
 }
@@ -330,14 +340,18 @@ func (w *world) none(sql, what string) {
 func (w *world) healed() {
 	w.t.Helper()
 	w.loadedAll()
-	w.run("wait", dataset, "--complete-through", "now", "--timeout", patience.String())
+	if _, err := w.try("wait", dataset, "--complete-through", "now", "--timeout", patience.String()); err != nil {
+		w.fail("%v", err)
+	}
 	if n := w.count(extraRows); n != 0 {
 		w.t.Errorf("%d rows are doubled, altered or were never sent", n)
 	}
 	if list := w.run("missing", "list"); !strings.Contains(list, "nothing is missing") {
 		w.t.Errorf("missing list:\n%s", list)
 	}
-	w.run("verify", dataset)
+	if _, err := w.try("verify", dataset); err != nil {
+		w.fail("%v", err)
+	}
 	if n := w.count(`SELECT count(*) FROM (SELECT FROM tallyman.loaded_elements WHERE sequence IS NOT NULL
 		GROUP BY revision_id, incarnation, sequence HAVING count(*) > 1) reused`); n != 0 {
 		w.t.Errorf("%d numbers of streams were used for more than one batch", n)

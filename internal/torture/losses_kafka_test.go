@@ -174,7 +174,7 @@ func TestAnotherCluster(t *testing.T) {
 		w.kafka.start()
 		w.load("loader", dataset)
 		w.connect()
-		w.kafka.until("the first cluster is read to its end", func() bool {
+		w.until("the first cluster is read to its end", func() bool {
 			return w.count(`SELECT sum(next_offset)::bigint FROM tallyman.positions WHERE cluster = 'default'`) >= w.records()
 		})
 		there.healed()

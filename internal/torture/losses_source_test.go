@@ -61,7 +61,7 @@ func TestJournalRestoredFromAnOlderCopy(t *testing.T) {
 func (w *world) open(want, all int) (streams []string) {
 	w.t.Helper()
 	w.connect()
-	w.kafka.until(fmt.Sprintf("%d of %d streams are open", want, all), func() bool {
+	w.until(fmt.Sprintf("%d of %d streams are open", want, all), func() bool {
 		rows, err := w.conn.Query(w.t.Context(), `SELECT incarnation::text FROM tallyman.streams WHERE state = 'open'`)
 		if err == nil {
 			streams, err = pgx.CollectRows(rows, pgx.RowTo[string])
