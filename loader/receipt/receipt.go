@@ -48,8 +48,9 @@ const (
 	again        = 5 * time.Minute  // a receipt that has not changed
 	lease        = 30 * time.Second // more than sendLimit
 	sendLimit    = 15 * time.Second
-	atOnce       = 100 // streams that are looked at together
-	inARow       = 10  // times that this is done before a pause
+	endLimit     = 2 * time.Second // after the member was told to end
+	atOnce       = 100             // streams that are looked at together
+	inARow       = 10              // times that this is done before a pause
 	reminder     = time.Minute
 )
 
@@ -147,28 +148,32 @@ func (w *Writer) complain(err error) {
 	w.cfg.Logger.Warn("sources can't be told what is loaded and what is missing, trying again; loading goes on"+hint, "cause", err)
 }
 
-// round tells what is due.
+// round tells what is due. What it takes is nobody else's until the lease ends, so
+// a member that is told to end sends that first.
 func (w *Writer) round(ctx context.Context) error {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(endLimit, cancel) })()
 	due := sink.Due{
 		Revision: w.cfg.Revision, Cluster: w.cfg.Conn.Cluster(), Grace: w.cfg.Grace, Every: w.cfg.Every,
 		Again: again, Lease: lease, Limit: atOnce, All: !w.all,
 	}
 	for range inARow {
-		receipts, looked, err := w.cfg.Receipts.TakeReceipts(ctx, due)
+		receipts, looked, err := w.cfg.Receipts.TakeReceipts(lasting, due)
 		if err != nil {
 			return err
 		}
 		due.All, w.all = false, true
-		if err := w.see(ctx, due); err != nil {
+		if err := w.see(lasting, due); err != nil {
 			return err
 		}
-		if err := w.send(ctx, receipts); err != nil {
+		if err := w.send(lasting, receipts); err != nil {
 			return err
 		}
-		if err := w.cfg.Receipts.ReceiptsSent(ctx, due, receipts); err != nil {
+		if err := w.cfg.Receipts.ReceiptsSent(lasting, due, receipts); err != nil {
 			return err
 		}
-		if looked < atOnce {
+		if looked < atOnce || ctx.Err() != nil {
 			return nil
 		}
 	}

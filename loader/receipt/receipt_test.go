@@ -33,6 +33,7 @@ type debts struct {
 	owed   []batch.Receipt
 	asked  []sink.Due
 	refuse error
+	given  func()        // called when something was given out
 	paid   chan struct{} // closed when nothing is owed
 }
 
@@ -42,6 +43,9 @@ func (d *debts) TakeReceipts(_ context.Context, due sink.Due) ([]batch.Receipt, 
 	defer d.mu.Unlock()
 	d.asked = append(d.asked, due)
 	n := min(len(d.owed), due.Limit)
+	if n > 0 && d.given != nil {
+		d.given()
+	}
 	return d.owed[:n], n, d.refuse
 }
 
@@ -97,6 +101,30 @@ func receipts(n int) (all []batch.Receipt) {
 		})
 	}
 	return all
+}
+
+// A member that is told to end while it holds receipts sends them: nobody else
+// would, until the lease ends.
+func TestEndsWithWhatItTook(t *testing.T) {
+	broker := sandboxtest.Broker(t, sandbox.BrokerConfig{})
+	if err := broker.CreateTopic(batch.ReceiptsTopic, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	d := &debts{owed: receipts(2 * atOnce), given: end, paid: make(chan struct{})}
+	conn, err := kafkaconn.New(kafkaconn.Config{Brokers: broker.Addrs()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	w, err := New(Config{Receipts: d, Conn: conn, Grace: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Run(ctx)
+	if sent := len(sandboxtest.Records(t, broker, batch.ReceiptsTopic)); sent != atOnce || len(d.owed) != atOnce {
+		t.Errorf("%d receipts are sent, %d still owed, want %d each: what it took, and no more", sent, len(d.owed), atOnce)
+	}
 }
 
 // Without the topic it goes on trying; once that is there, everything owed is told.
