@@ -2,13 +2,16 @@ package commit
 
 import (
 	"context"
+	"time"
 
 	"tallyman/schema/batch"
 	"tallyman/sink"
 )
 
-// aheadSteps is how many steps are looked up in the ledger at once.
-const aheadSteps = 64
+const (
+	aheadSteps = 64              // how many steps are looked up in the ledger at once
+	aheadLimit = 5 * time.Second // how long the answer is waited for
+)
 
 // lookAhead marks the steps that the ledger has, while a topic is read again: one
 // look at the ledger takes the place of two digests, walking the rows and a claim
@@ -40,6 +43,8 @@ func (l *lane) lookAhead(ctx context.Context, steps []*step) {
 	if len(asked) == 0 {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, aheadLimit)
+	defer cancel()
 	known, newest := 0, map[int32]*step{}
 	loaded, err := l.handler.config.Ledger.Loaded(ctx, l.handler.config.Revision, batches)
 	if err != nil { // the transaction meets what is wrong, and waits for it

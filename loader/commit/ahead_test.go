@@ -90,8 +90,18 @@ func TestReadAgain(t *testing.T) {
 	})
 }
 
-// A ledger that gives no answer costs nothing but speed.
+// A ledger that gives no answer, or none in time, costs nothing but speed.
 func TestReadAgainWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(b *book){
+		"an error": func(b *book) { b.blind = &sink.Error{Class: sink.Retryable, Err: errPlanted} },
+		"silence":  func(b *book) { b.silent = true },
+	} {
+		t.Run(name, func(t *testing.T) { readAgainWithout(t, fail) })
+	}
+}
+
+func readAgainWithout(t *testing.T, fail func(b *book)) {
 	t.Parallel()
 	withRig(t, smallGroups, func(t *testing.T, r *rig) {
 		for n := range rereadBatches {
@@ -100,7 +110,7 @@ func TestReadAgainWithoutAnAnswer(t *testing.T) {
 		r.restart([]int32{1})
 		r.eventually("all loaded", at(1, rereadBatches))
 		r.book.mu.Lock()
-		r.book.blind = &sink.Error{Class: sink.Retryable, Err: errPlanted}
+		fail(r.book)
 		r.book.mu.Unlock()
 		r.reread()
 		r.eventually("all read again", at(1, rereadBatches))
