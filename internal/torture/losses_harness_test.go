@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -302,7 +303,10 @@ func (w *world) account() {
 	w.connect()
 	w.exec(`DROP TABLE IF EXISTS sent`)
 	w.exec(sentTable)
-	for _, file := range w.files.names {
+	w.files.mu.Lock() // sources may go on
+	names := slices.Clone(w.files.names)
+	w.files.mu.Unlock()
+	for _, file := range names {
 		w.sent(file)
 	}
 }
