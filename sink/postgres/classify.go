@@ -225,17 +225,16 @@ func withAdvice(err error) error {
 }
 
 // isOwnMistake tells what never reached the network: an argument that does not
-// encode, a row that does not scan.
+// encode, a row that does not scan. A statement that could not be prepared did
+// reach it: what the server says of that is judged before, and the rest is an
+// outage. Only the text of pgx's error tells the two apart.
 func isOwnMistake(err error) bool {
 	var (
 		pre  pgx.ErrPreprocessingBatch
 		scan pgx.ScanArgError
 	)
-	return errors.As(err, &scan) || errors.As(err, &pre) && !isNetwork(err)
+	return errors.As(err, &scan) || errors.As(err, &pre) && strings.HasPrefix(pre.Error(), "error preprocessing batch (build)")
 }
-
-// isNetwork tells a failed connection from a mistake of ours.
-func isNetwork(err error) bool { return pgconn.Timeout(err) || pgconn.SafeToRetry(err) }
 
 // serverError is an error of the server with what it says beside the message.
 type serverError struct{ *pgconn.PgError }

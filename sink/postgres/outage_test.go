@@ -177,6 +177,40 @@ func TestCommitInDoubt(t *testing.T) {
 	}
 }
 
+// Whichever message a session is cut off at, while its statements are prepared or
+// run, that is an outage: the load is not stopped by it.
+func TestCutOffAtAnyMessage(t *testing.T) {
+	t.Parallel()
+	w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{})
+	wire := newWire(t, w.dsn)
+	p := w.partition(0)
+	for name, do := range map[string]func(far *postgres.Warehouse) error{
+		"assign": func(far *postgres.Warehouse) error {
+			_, err := far.Assign(t.Context(), w.revision, []sink.Partition{p.Partition})
+			return err
+		},
+		"commit": func(far *postgres.Warehouse) error {
+			c, p := far.NewCommitter(), w.partition(0) // what was cut off may have committed
+			defer func() { _ = c.Close() }()
+			_, err := c.Commit(t.Context(), w.group(p, p.Next+1, w.element(batch.NewID(), p, p.Next, []any{int64(1), "x"})))
+			return err
+		},
+	} {
+		for _, answer := range []bool{false, true} {
+			cuts := 0
+			for ended := false; !ended; cuts++ {
+				far := bare(t, wire.dsn, postgres.Config{}) // nothing is prepared yet
+				cut := wire.cutAfter("tallyman.positions", cuts, answer)
+				err := do(far)
+				if ended = !cut.Load(); !ended && sink.ClassOf(err) != sink.Retryable {
+					t.Errorf("%s, cut off after %d messages (answer: %v): %v is %v", name, cuts, answer, err, sink.ClassOf(err))
+				}
+			}
+			t.Logf("%s: cut off at %d messages (answer: %v)", name, cuts-1, answer)
+		}
+	}
+}
+
 // A COMMIT that is on its way is not cancelled: its answer is waited for.
 func TestCommitIsNotCancelled(t *testing.T) {
 	t.Parallel()
