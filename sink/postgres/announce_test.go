@@ -95,3 +95,49 @@ func TestAnnouncePlansOfANewWarehouse(t *testing.T) {
 		})
 	}
 }
+
+// Floors are moved up while streams are announced on: a stream that grows meanwhile
+// holds up neither its own floor nor another's.
+func TestFloorsBesideAnnouncements(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			w := open(t, sandboxtest.Postgres(t, version), events, postgres.Config{})
+			const streams, numbers = 20, 100
+			all := make([]string, streams)
+			for i := range all {
+				stream := uuid.New()
+				all[i] = stream.String()
+				w.numbered(stream, numbers, "true", false)
+			}
+			w.run("UPDATE tallyman.streams SET announced = 1")
+			source := session(t, w.dsn)
+			ended := make(chan error, 1)
+			go func() {
+				var err error
+				for n := 2; n <= numbers && err == nil; n++ {
+					_, err = source.Exec(t.Context(), `SELECT tallyman.announce($1, ARRAY[s::uuid], '{test}', ARRAY[$3::bigint], ARRAY[now()], '{false}')
+						FROM unnest($2::text[]) s`, w.revision.ID, all, n)
+				}
+				ended <- err
+			}()
+			for running := true; running; {
+				select {
+				case err := <-ended:
+					if err != nil {
+						t.Error(err)
+					}
+					running = false
+				default:
+				}
+				if _, err := w.AdvanceFloors(t.Context(), w.revision); err != nil {
+					t.Errorf("floors: %v", err)
+				}
+			}
+			if n := w.count("SELECT count(*) FROM tallyman.streams WHERE floor = announced AND announced = $1", numbers); n != streams {
+				t.Errorf("%d streams are accounted for, want %d", n, streams)
+			}
+		})
+	}
+}
