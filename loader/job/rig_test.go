@@ -48,7 +48,7 @@ type rig struct {
 // many is how many connections the concurrent tests have.
 const many = 50
 
-// each runs f on every version, in a ledger that the migration itself made.
+// each runs f on every version, in a ledger of its own.
 func each(t *testing.T, f func(t *testing.T, r *rig)) {
 	t.Parallel()
 	for _, version := range sandboxtest.Versions() {
@@ -68,7 +68,7 @@ func newRig(t testing.TB, version string) *rig {
 	r.pool, err = pgxpool.NewWithConfig(t.Context(), config)
 	r.no(err)
 	t.Cleanup(r.pool.Close)
-	text, err := os.ReadFile("../../sink/postgres/migrations/00011_jobs.sql")
+	text, err := os.ReadFile("schema.sql")
 	r.no(err)
 	r.run("CREATE SCHEMA tallyman")
 	r.run(string(text))

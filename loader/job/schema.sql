@@ -1,5 +1,3 @@
--- +goose Up
-
 CREATE TABLE tallyman.jobs (
     job_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     idempotency_key text NOT NULL UNIQUE CHECK (idempotency_key ~ '^([0-9a-f]{64}|legacy:[1-9][0-9]*)$'),
@@ -50,12 +48,10 @@ CREATE TABLE tallyman.job_members (
 COMMENT ON TABLE tallyman.job_members IS
     'Who works on a job, each with a lease of its own. All share the job''s epoch, which joining does not raise.';
 
--- +goose StatementBegin
 CREATE FUNCTION tallyman.refuse_update() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'tallyman.% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END
 $$;
--- +goose StatementEnd
 CREATE TRIGGER append_only BEFORE UPDATE ON tallyman.jobs FOR EACH ROW EXECUTE FUNCTION tallyman.refuse_update();
 CREATE TRIGGER append_only BEFORE UPDATE ON tallyman.job_events FOR EACH ROW EXECUTE FUNCTION tallyman.refuse_update();
