@@ -37,7 +37,7 @@ type Ledger struct {
 	Backoff func(attempts int) time.Duration
 }
 
-// New returns the ledger in a database that has the tables of schema.sql, for some
+// New returns the ledger in a database that has the schema tallyman, for some
 // kinds of jobs. The pool stays the caller's.
 func New(pool *pgxpool.Pool, kinds ...Kind) *Ledger {
 	l := &Ledger{pool: pool, kinds: map[string]Kind{}, Backoff: pauseAfter}

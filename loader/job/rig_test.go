@@ -68,13 +68,24 @@ func newRig(t testing.TB, version string) *rig {
 	r.pool, err = pgxpool.NewWithConfig(t.Context(), config)
 	r.no(err)
 	t.Cleanup(r.pool.Close)
-	text, err := os.ReadFile("schema.sql")
-	r.no(err)
 	r.run("CREATE SCHEMA tallyman")
-	r.run(string(text))
+	for _, name := range []string{"00001_ledger", "00014_jobs", "00015_job_keys"} {
+		r.run(migration(t, name))
+	}
 	r.Ledger = job.New(r.pool, copying{"copy"}, copying{"other"})
 	r.Backoff = func(int) time.Duration { return 0 }
 	return r
+}
+
+// migration returns the statements of a migration of the warehouse, which the
+// ledger's tables are in.
+func migration(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../sink/postgres/migrations/" + name + ".sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
 
 func (r *rig) no(err error) {

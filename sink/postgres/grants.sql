@@ -18,3 +18,8 @@ GRANT UPDATE (state, floor, announced, announced_at, seen_at, at_most, looked_at
 GRANT INSERT, UPDATE (at), DELETE ON tallyman.announcements TO tallyman_loader;
 GRANT INSERT, UPDATE (last) ON tallyman.satisfied TO tallyman_loader;
 GRANT SELECT, INSERT (cluster, revision_id, incarnation, due_at), UPDATE (due_at, looked_at, sent_at, sent) ON tallyman.receipts TO tallyman_loader;
+GRANT SELECT ON tallyman.jobs, tallyman.job_events, tallyman.job_status, tallyman.job_members TO tallyman_loader, tallyman_reader;
+GRANT INSERT (idempotency_key, kind, dataset, revision_id), UPDATE (idempotency_key), DELETE ON tallyman.jobs TO tallyman_loader;
+GRANT INSERT (job_id, epoch, type, worker, detail) ON tallyman.job_events TO tallyman_loader;
+GRANT INSERT, UPDATE (status, epoch, worker, attempts, retry_at, detail, updated_at) ON tallyman.job_status TO tallyman_loader;
+GRANT INSERT, UPDATE (lease_until), DELETE ON tallyman.job_members TO tallyman_loader;

@@ -119,11 +119,42 @@ func (s *staff) load(ctx context.Context) error {
 	if err := s.tidy(ctx, other); err != nil {
 		return err
 	}
-	if err := s.account(ctx, a); err != nil {
+	if err := errors.Join(s.account(ctx, a), workOnJobs(ctx, w)); err != nil {
 		return err
 	}
 	_, err = w.Status(ctx)
 	return err
+}
+
+// workOnJobs does what the ledger of jobs does, from the adoption of a job that
+// was there before keys to its deletion.
+func workOnJobs(ctx context.Context, w *warehouse) error {
+	tx, err := w.conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	var id int64
+	const add = `INSERT INTO tallyman.jobs (idempotency_key, kind, dataset, revision_id) VALUES ('legacy:7', 'load', 'a/b', 1) RETURNING job_id`
+	if err := tx.QueryRow(ctx, add).Scan(&id); err != nil {
+		return err
+	}
+	for _, sql := range []string{
+		`SELECT FROM tallyman.jobs WHERE job_id = $1 FOR UPDATE`,
+		`UPDATE tallyman.jobs SET idempotency_key = repeat('0', 64) WHERE job_id = $1`,
+		`INSERT INTO tallyman.job_events (job_id, epoch, type, worker, detail) VALUES ($1, 1, 'scheduled', '', '{}') RETURNING event_id, at, detail`,
+		`INSERT INTO tallyman.job_status AS s (job_id, status, epoch, worker, attempts, retry_at, detail, updated_at) VALUES ($1, 'scheduled', 1, '', 0, NULL, '{}', now())
+			ON CONFLICT (job_id) DO UPDATE SET (status, epoch, worker, attempts, retry_at, detail, updated_at)
+			= (EXCLUDED.status, EXCLUDED.epoch, EXCLUDED.worker, EXCLUDED.attempts, EXCLUDED.retry_at, EXCLUDED.detail, EXCLUDED.updated_at)`,
+		`INSERT INTO tallyman.job_members (job_id, epoch, member, lease_until) VALUES ($1, 1, 'm', now()) ON CONFLICT (job_id, epoch, member) DO UPDATE SET lease_until = EXCLUDED.lease_until`,
+		`DELETE FROM tallyman.job_members WHERE job_id = $1`,
+		`DELETE FROM tallyman.jobs WHERE job_id = $1`,
+	} {
+		if _, err := tx.Exec(ctx, sql, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // account takes announcements and gives up what is missing.
@@ -242,7 +273,8 @@ func (s *staff) read(ctx context.Context) error {
 	_, windowErr := w.Window(ctx)
 	_, statusErr := w.Status(ctx)
 	_, rowsErr := w.conn.Exec(ctx, "SELECT * FROM public.events")
-	return errors.Join(targetErr, windowErr, statusErr, rowsErr, verifyErr, books(ctx, w))
+	_, jobsErr := w.conn.Exec(ctx, "SELECT * FROM tallyman.jobs JOIN tallyman.job_status USING (job_id) JOIN tallyman.job_events USING (job_id) JOIN tallyman.job_members USING (job_id)")
+	return errors.Join(jobsErr, targetErr, windowErr, statusErr, rowsErr, verifyErr, books(ctx, w))
 }
 
 func TestRoles(t *testing.T) {
@@ -292,6 +324,7 @@ func (s *staff) checkForbidden(t *testing.T) {
 		"UPDATE tallyman.datasets SET topic = ''", "INSERT INTO tallyman.revisions DEFAULT VALUES", "UPDATE tallyman.target SET name = 'x'",
 		"CREATE TABLE tallyman.y (LIKE tallyman.loaded_elements)", "COMMENT ON TABLE tallyman.gaps IS 'x'", "GRANT tallyman_owner TO lo",
 		"UPDATE tallyman.ledger_window SET horizon = '-infinity'", "SELECT tallyman.add_partitions('2200-01-01')", "SELECT tallyman.fold('tallyman.loaded_elements_older', NULL)",
+		"UPDATE tallyman.jobs SET kind = 'x'", "UPDATE tallyman.job_events SET type = 'x'", "DELETE FROM tallyman.job_events", "DELETE FROM tallyman.job_status",
 		"SELECT tallyman.recall('tallyman.loaded_elements_older')", "INSERT INTO tallyman.expected_sources VALUES ('a/b', 's', true)",
 	}
 	for _, who := range []*warehouse{s.loader, s.reader} {

@@ -1,15 +1,17 @@
+-- +goose Up
+
+-- Jobs: work that was promised to be done. What ran before there were any, a load
+-- of each active revision, goes on as one, so that nobody has to ask for it again.
 CREATE TABLE tallyman.jobs (
-    job_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    idempotency_key text NOT NULL UNIQUE CHECK (idempotency_key ~ '^([0-9a-f]{64}|legacy:[1-9][0-9]*)$'),
-    kind            text NOT NULL CHECK (kind ~ '^[a-z][a-z0-9_]{0,62}$'),
-    dataset         text NOT NULL CHECK (dataset <> ''),
-    revision_id     bigint NOT NULL CHECK (revision_id > 0),
-    created_at      timestamptz NOT NULL DEFAULT clock_timestamp()
+    job_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind        text NOT NULL CHECK (kind ~ '^[a-z][a-z0-9_]{0,62}$'),
+    dataset     text NOT NULL CHECK (dataset <> ''),
+    revision_id bigint NOT NULL CHECK (revision_id > 0),
+    descriptor  jsonb NOT NULL DEFAULT '{}',
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 COMMENT ON TABLE tallyman.jobs IS
     'What jobs are: rows are never updated. What became of each is in job_events, and the sum of that in job_status.';
-COMMENT ON COLUMN tallyman.jobs.idempotency_key IS
-    'Made by the kind from what the job is about, never from its options: a request that comes again is the same job.';
 
 CREATE TABLE tallyman.job_events (
     event_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -48,10 +50,10 @@ CREATE TABLE tallyman.job_members (
 COMMENT ON TABLE tallyman.job_members IS
     'Who works on a job, each with a lease of its own. All share the job''s epoch, which joining does not raise.';
 
-CREATE FUNCTION tallyman.refuse_update() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'tallyman.% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
-END
-$$;
-CREATE TRIGGER append_only BEFORE UPDATE ON tallyman.jobs FOR EACH ROW EXECUTE FUNCTION tallyman.refuse_update();
-CREATE TRIGGER append_only BEFORE UPDATE ON tallyman.job_events FOR EACH ROW EXECUTE FUNCTION tallyman.refuse_update();
+WITH made AS (
+    INSERT INTO tallyman.jobs (kind, dataset, revision_id)
+    SELECT 'load', dataset, revision_id FROM tallyman.revisions WHERE state = 'active' ORDER BY revision_id
+    RETURNING job_id
+)
+INSERT INTO tallyman.job_status (job_id, status, epoch, worker, attempts, detail, updated_at)
+SELECT job_id, 'running', 1, '', 0, '{}', clock_timestamp() FROM made;
