@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -233,6 +234,7 @@ func (s *badSite) stream(manifest string, good ...change) *stream {
 	s.t.Helper()
 	m := parse(s.t, manifest)
 	succeed(s.t, s.env, "dataset", "apply", file(s.t, "manifest.yaml", manifest), "--partitions", "1", "--replication-factor", "1")
+	succeed(s.t, s.env, "job", "deploy", "load", m.Dataset.String())
 	codec, err := rows.NewCodec(m)
 	if err != nil {
 		s.t.Fatal(err)
@@ -390,10 +392,13 @@ func (p *process) ready() string {
 	return page
 }
 
+// ofRevision is the label that tells a dataset's revisions apart, of which there is one here.
+var ofRevision = regexp.MustCompile(`,revision="[0-9]+"`)
+
 // metric returns a series' value as it is written; "": there is none.
 func (p *process) metric(series string) string {
 	p.t.Helper()
-	for line := range strings.Lines(p.get("/metrics")) {
+	for line := range strings.Lines(ofRevision.ReplaceAllString(p.get("/metrics"), "")) {
 		if value, found := strings.CutPrefix(line, series+" "); found {
 			return strings.TrimSpace(value)
 		}

@@ -16,6 +16,7 @@ const (
 	groupSetUp  = "setup"
 	groupRun    = "run"
 	groupOutage = "outage"
+	groupChange = "change"
 )
 
 // newRoot builds the tree of commands. What it points to becomes true once a
@@ -47,6 +48,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check found
 		&cobra.Group{ID: groupSetUp, Title: "Set up:"},
 		&cobra.Group{ID: groupRun, Title: "Run:"},
 		&cobra.Group{ID: groupOutage, Title: "After an outage:"},
+		&cobra.Group{ID: groupChange, Title: "Change:"},
 	)
 	global := root.PersistentFlags()
 	global.String("config", "", "configuration `file` (default ./tallyman.yaml if it is there)")
@@ -57,6 +59,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check found
 		newInit(p), newDataset(p),
 		newPush(p), newSource(p), newLoad(p), newStatus(p), newQuarantine(p),
 		newVerify(p), newWait(p), newMissing(p), newReplay(p), newRewind(p),
+		newJob(p),
 		newVersion(p), newCompletion(p),
 	)
 	return root, started

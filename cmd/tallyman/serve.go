@@ -190,7 +190,7 @@ func (s *serving) listen(ctx context.Context, daemon *serve.Daemon) error {
 		s.log.Info("taking rows", "url", listener.URL())
 		return listener.Run(ctx)
 	}
-	page, err := admin.Listen(admin.Config{Listen: s.cfg.AdminListen, Gatherer: s.registry, Ready: daemon.Ready, Logger: s.log})
+	page, err := admin.Listen(admin.Config{Listen: s.cfg.AdminListen, Gatherer: s.registry, Ready: func() (string, error) { return "", daemon.Ready() }, Logger: s.log})
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}

@@ -67,6 +67,7 @@ func TestColumnAddedWhileLoading(t *testing.T) {
 	t.Parallel()
 	s := newBadSite(t, nil)
 	succeed(t, s.env, "dataset", "apply", file(t, "narrow.yaml", narrowOrders), "--partitions", "4", "--replication-factor", "1")
+	succeed(t, s.env, "job", "deploy", "load", parse(t, narrowOrders).Dataset.String())
 	s.exec("GRANT INSERT, SELECT ON public.orders__r1 TO " + pgx.Identifier{s.role}.Sanitize())
 	loaders := []*process{s.load(), s.load()}
 	for _, p := range loaders {

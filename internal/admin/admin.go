@@ -23,7 +23,8 @@ type Config struct {
 	// Gatherer is what /metrics shows.
 	Gatherer prometheus.Gatherer
 	// Ready returns nil, or why the process is not doing its work: the body of a 503.
-	Ready func() error
+	// The note is what else to know, after the "ok" of one that is ready; empty: nothing.
+	Ready func() (note string, err error)
 	// Logger takes errors of single requests. Defaults to none.
 	Logger *slog.Logger
 }
@@ -46,8 +47,11 @@ func Listen(config Config) (*Server, error) {
 	errorLog := slog.NewLogLogger(config.Logger.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(config.Gatherer, promhttp.HandlerOpts{ErrorLog: errorLog}))
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, nil) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { answer(w, config.Ready()) })
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, "", nil) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		note, err := config.Ready()
+		answer(w, note, err)
+	})
 	return &Server{
 		listener: listener,
 		server: &http.Server{
@@ -58,8 +62,8 @@ func Listen(config Config) (*Server, error) {
 	}, nil
 }
 
-// answer writes what a probe asks for: 200 and "ok", or 503 and the reason.
-func answer(w http.ResponseWriter, err error) {
+// answer writes what a probe asks for: 200, "ok" and the note, or 503 and the reason.
+func answer(w http.ResponseWriter, note string, err error) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if err != nil {
@@ -68,6 +72,9 @@ func answer(w http.ResponseWriter, err error) {
 		return
 	}
 	_, _ = fmt.Fprintln(w, "ok")
+	if note != "" {
+		_, _ = fmt.Fprintln(w, note)
+	}
 }
 
 // Addr returns the address that the server listens on.

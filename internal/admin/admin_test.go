@@ -22,8 +22,11 @@ func TestProbesAndMetrics(t *testing.T) {
 	rows := prometheus.NewCounter(prometheus.CounterOpts{Name: "tallyman_rows_total", Help: "Rows."})
 	reg.MustRegister(rows)
 	rows.Add(42)
-	var ready error
-	s, err := admin.Listen(admin.Config{Listen: "127.0.0.1:0", Gatherer: reg, Ready: func() error { return ready }})
+	var (
+		ready error
+		note  string
+	)
+	s, err := admin.Listen(admin.Config{Listen: "127.0.0.1:0", Gatherer: reg, Ready: func() (string, error) { return note, ready }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +55,8 @@ func TestProbesAndMetrics(t *testing.T) {
 	}
 	want("/livez", 200, "ok")
 	want("/readyz", 200, "ok")
+	note = "ads/clicks: job 7 is stopped"
+	want("/readyz", 200, "ok\nads/clicks: job 7 is stopped\n")
 	want("/metrics", 200, "tallyman_rows_total 42")
 	ready = errors.New("ads/conversions is stopped (table_missing)")
 	want("/readyz", 503, "table_missing")

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -57,6 +59,9 @@ func (l *Ledger) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 			done = Deployed{Job: j, Deduplicated: true}
 			return err
 		}
+		if err := adopt(ctx, tx, kind.Name(), key, target); err != nil {
+			return err
+		}
 		made, j, err := obtain(ctx, tx, kind.Name(), key, target)
 		if err != nil {
 			return err
@@ -64,12 +69,12 @@ func (l *Ledger) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 		done.Job = j
 		switch {
 		case made:
-			return add(ctx, tx, &done.Job, Event{Type: string(Scheduled), Epoch: 1}, detail{Options: canonical})
+			return l.add(ctx, tx, &done.Job, Event{Type: string(Scheduled), Epoch: 1}, detail{Options: canonical})
 		case j.Status.Ended():
 			if _, err := tx.Exec(ctx, `DELETE FROM tallyman.job_members WHERE job_id = $1`, j.ID); err != nil {
 				return err
 			}
-			return add(ctx, tx, &done.Job, Event{Type: string(Scheduled), Epoch: j.Epoch + 1}, detail{Options: canonical})
+			return l.add(ctx, tx, &done.Job, Event{Type: string(Scheduled), Epoch: j.Epoch + 1}, detail{Options: canonical})
 		case j.Status == StopRequested || j.Status == Stopping:
 			return fmt.Errorf("job %d: %w", j.ID, ErrStopping)
 		}
@@ -103,6 +108,18 @@ func glance(ctx context.Context, tx pgx.Tx, kind Kind, key Key, want any) (j Job
 	return j, len(differences(have, want)) == 0, nil
 }
 
+// adopt gives a job about the target that was there before jobs had keys the key
+// that its kind makes, so that no second one appears beside it. One that is active
+// goes first.
+func adopt(ctx context.Context, tx pgx.Tx, kind string, key Key, t Target) error {
+	_, err := tx.Exec(ctx, `UPDATE tallyman.jobs SET idempotency_key = $1 WHERE job_id = (
+			SELECT j.job_id FROM tallyman.jobs j JOIN tallyman.job_status s USING (job_id)
+			WHERE (kind, dataset, revision_id) = ($2, $3, $4) AND idempotency_key LIKE 'legacy:%'
+			ORDER BY status IN ('completed', 'stopped', 'fatal'), job_id LIMIT 1
+		) AND idempotency_key LIKE 'legacy:%' AND NOT EXISTS (SELECT FROM tallyman.jobs WHERE idempotency_key = $1)`, key, kind, t.Dataset, t.Revision)
+	return err
+}
+
 // obtain makes a job, or locks the one that there is, whoever made it.
 func obtain(ctx context.Context, tx pgx.Tx, kind string, key Key, t Target) (made bool, j Job, err error) {
 	for {
@@ -125,7 +142,7 @@ func obtain(ctx context.Context, tx pgx.Tx, kind string, key Key, t Target) (mad
 
 // same returns a Conflict unless an active job has these options.
 func same(ctx context.Context, tx pgx.Tx, kind Kind, j *Job, want any) error {
-	raw, err := options(ctx, tx, j)
+	raw, _, err := scheduled(ctx, tx, j)
 	if err != nil {
 		return err
 	}
@@ -138,6 +155,42 @@ func same(ctx context.Context, tx pgx.Tx, kind Kind, j *Job, want any) error {
 	}
 	return nil
 }
+
+// Replace is Deploy, but for an active job with other options: that is stopped,
+// waited for until it has stopped, and scheduled with these. told is called once
+// with what is being replaced; nil: nobody is told.
+func (l *Ledger) Replace(ctx context.Context, d Deployment, told func(*Conflict)) (Deployed, error) {
+	tick := time.NewTicker(replaceEvery)
+	defer tick.Stop()
+	for {
+		done, err := l.Deploy(ctx, d)
+		var other *Conflict
+		switch {
+		case errors.As(err, &other):
+			if told != nil {
+				told(other)
+				told = nil
+			}
+			if _, err := l.Stop(ctx, other.Job.ID); err != nil && !errors.Is(err, ErrUnknown) {
+				return Deployed{}, err
+			}
+		case !errors.Is(err, ErrStopping):
+			return done, err
+		}
+		// Nobody may be there to work on it, and so to end it.
+		if _, err := l.Reconcile(ctx, slog.New(slog.DiscardHandler)); err != nil {
+			return Deployed{}, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return Deployed{}, context.Cause(ctx)
+		}
+	}
+}
+
+// replaceEvery is how often Replace looks whether the job has stopped.
+const replaceEvery = 250 * time.Millisecond
 
 // Stop asks an active job to stop. Asking again, or a job that has ended, is
 // success and changes nothing.
@@ -187,7 +240,7 @@ func (l *Ledger) change(ctx context.Context, id int64, decide func(tx pgx.Tx, j 
 		}
 		e, d, err := decide(tx, &j)
 		if err == nil && e != nil {
-			err = add(ctx, tx, &j, *e, d)
+			err = l.add(ctx, tx, &j, *e, d)
 		}
 		return err
 	})

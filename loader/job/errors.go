@@ -20,10 +20,40 @@ var (
 	ErrActive = errors.New("the job is active; stop it first")
 	// ErrNotRunnable: the job waits for nobody.
 	ErrNotRunnable = errors.New("the job is not to be worked on")
+	// ErrFull: as many work on the job as its options allow. One may come again later.
+	ErrFull = errors.New("as many members as it may have work on the job")
 	// ErrStale: the job has moved on since: it was stopped, scheduled again, or
 	// deleted. Whoever is told so stops working.
 	ErrStale = errors.New("the job has moved on")
 )
+
+// Refused says that a request was refused for what it asks, and not because the
+// ledger could not be asked.
+func Refused(err error) bool {
+	for _, e := range []error{ErrUnknown, ErrUnknownKind, ErrMalformed, ErrStopping, ErrActive, ErrNotRunnable, ErrFull, ErrStale} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	var (
+		conflict *Conflict
+		target   *TargetError
+	)
+	return errors.As(err, &conflict) || errors.As(err, &target)
+}
+
+// TargetError refuses a request because of what it is about: a dataset or a
+// revision that is not there, or no longer.
+type TargetError struct {
+	Err  error
+	Gone bool // it was there, and can't be worked on any more
+}
+
+// Error implements error.
+func (e *TargetError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *TargetError) Unwrap() error { return e.Err }
 
 // Conflict refuses a deployment whose options are not those of the active job.
 type Conflict struct {
@@ -37,5 +67,5 @@ func (c *Conflict) Error() string {
 	for _, d := range c.Differences {
 		all = append(all, fmt.Sprintf("%s is %v, not %v", d.Option, d.Have, d.Want))
 	}
-	return fmt.Sprintf("job %d is %s with other options: %s; replace it to change them", c.Job.ID, c.Job.Status, strings.Join(all, ", "))
+	return fmt.Sprintf("job %d is %s with other options: %s", c.Job.ID, c.Job.Status, strings.Join(all, ", "))
 }

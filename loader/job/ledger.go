@@ -35,12 +35,18 @@ type Ledger struct {
 	kinds map[string]Kind
 	// Backoff is the pause after so many attempts that failed. Tests change it.
 	Backoff func(attempts int) time.Duration
+	// Fence is called in the transaction that ends an epoch of a job or begins a
+	// further one: from its commit on, nothing that members of earlier epochs still
+	// have in flight can come to anything. A lock that it can't get in time, 55P03,
+	// has the transaction begin again. Defaults to nothing.
+	Fence func(ctx context.Context, tx pgx.Tx, j Job) error
 }
 
 // New returns the ledger in a database that has the schema tallyman, for some
 // kinds of jobs. The pool stays the caller's.
 func New(pool *pgxpool.Pool, kinds ...Kind) *Ledger {
-	l := &Ledger{pool: pool, kinds: map[string]Kind{}, Backoff: pauseAfter}
+	l := &Ledger{pool: pool, kinds: map[string]Kind{}, Backoff: pauseAfter,
+		Fence: func(context.Context, pgx.Tx, Job) error { return nil }}
 	for _, k := range kinds {
 		l.kinds[k.Name()] = k
 	}
@@ -88,7 +94,7 @@ func inTheWay(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case "23505", "40001", "40P01": // unique_violation, serialization_failure, deadlock_detected
+	case "23505", "40001", "40P01", "55P03": // unique_violation, serialization_failure, deadlock_detected, lock_not_available
 		return true
 	}
 	return false
@@ -129,7 +135,7 @@ func read(ctx context.Context, tx pgx.Tx, id int64) (Job, error) {
 }
 
 // add adds an event to a locked job, and what the events add up to.
-func add(ctx context.Context, tx pgx.Tx, j *Job, e Event, d detail) error {
+func (l *Ledger) add(ctx context.Context, tx pgx.Tx, j *Job, e Event, d detail) error {
 	var err error
 	if e.Detail, err = json.Marshal(d); err != nil {
 		return err
@@ -147,13 +153,22 @@ func add(ctx context.Context, tx pgx.Tx, j *Job, e Event, d detail) error {
 	if err != nil {
 		return err
 	}
+	if j.Status.Ended() || j.Status == Scheduled && j.Epoch > 1 && e.Type != Retried {
+		if err := l.Fence(ctx, tx, *j); err != nil {
+			return err
+		}
+	}
 	_, err = tx.Exec(ctx, `SELECT pg_notify($1, $2)`, Channel, strconv.FormatInt(j.ID, 10))
 	return err
 }
 
-// options returns the options of the run that a job's epoch stands for.
-func options(ctx context.Context, tx pgx.Tx, j *Job) (json.RawMessage, error) {
-	var d detail
-	err := tx.QueryRow(ctx, `SELECT detail FROM tallyman.job_events WHERE (job_id, epoch, type) = ($1, $2, 'scheduled')`, j.ID, j.Epoch).Scan(&d)
-	return d.Options, err
+// scheduled returns the options of the run that a job's epoch stands for, and
+// when it was scheduled.
+func scheduled(ctx context.Context, tx pgx.Tx, j *Job) (json.RawMessage, time.Time, error) {
+	var (
+		d  detail
+		at time.Time
+	)
+	err := tx.QueryRow(ctx, `SELECT detail, at FROM tallyman.job_events WHERE (job_id, epoch, type) = ($1, $2, 'scheduled')`, j.ID, j.Epoch).Scan(&d, &at)
+	return d.Options, at, err
 }

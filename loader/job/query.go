@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -53,11 +54,66 @@ func (l *Ledger) Events(ctx context.Context, id int64) ([]Event, error) {
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Event])
 }
 
+// Member is somebody who works on a job.
+type Member struct {
+	Name       string    `json:"name"`
+	LeaseUntil time.Time `json:"lease_until"`
+}
+
+// Description is a job with the options of its present run and who works on it.
+type Description struct {
+	Job
+	Options json.RawMessage `json:"options"`
+	Members []Member        `json:"members"` // whose leases are not over
+}
+
+// Describe returns a job by its id, or if that is 0, by its key.
+func (l *Ledger) Describe(ctx context.Context, id int64, key Key) (d Description, err error) {
+	if id == 0 {
+		d.Job, err = l.Find(ctx, key)
+	} else {
+		d.Job, err = l.Show(ctx, id)
+	}
+	if err != nil {
+		return d, err
+	}
+	if d.Options, err = l.OptionsOf(ctx, d.Job); err != nil {
+		return d, err
+	}
+	rows, err := l.pool.Query(ctx, `SELECT member, lease_until FROM tallyman.job_members
+		WHERE (job_id, epoch) = ($1, $2) AND lease_until > clock_timestamp() ORDER BY member`, d.ID, d.Epoch)
+	if err != nil {
+		return d, err
+	}
+	d.Members, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Member])
+	return d, err
+}
+
+// AwaitEnd waits until a job has ended, which may need others to work on it, but
+// no longer than limit.
+func (l *Ledger) AwaitEnd(ctx context.Context, id int64, limit time.Duration) (Job, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("job %d has not ended in %v", id, limit))
+	defer cancel()
+	for {
+		if _, err := l.Reconcile(ctx, slog.New(slog.DiscardHandler)); err != nil && ctx.Err() == nil {
+			return Job{}, err
+		}
+		if ctx.Err() != nil {
+			return Job{}, context.Cause(ctx)
+		}
+		j, err := l.Show(ctx, id)
+		if err != nil && ctx.Err() == nil || err == nil && j.Status.Ended() {
+			return j, err
+		}
+		wait(ctx, replaceEvery)
+	}
+}
+
 // OptionsOf returns the options of the run that a job's epoch stands for.
 func (l *Ledger) OptionsOf(ctx context.Context, j Job) (json.RawMessage, error) {
 	var raw json.RawMessage
 	err := l.atOnce(ctx, func(tx pgx.Tx) (err error) {
-		raw, err = options(ctx, tx, &j)
+		raw, _, err = scheduled(ctx, tx, &j)
 		return err
 	})
 	return raw, err

@@ -15,6 +15,15 @@ type Run struct {
 	Job     Job
 	Member  string
 	Options any // as the kind reads them, of the event that scheduled the epoch
+	// Scheduled is when that event was added, by the clock of the ledger's database:
+	// what an option says of "now" or "latest" means this moment, in every attempt.
+	Scheduled time.Time
+}
+
+// Limited are options that say how many members may work on a job at once.
+type Limited interface {
+	// Members returns how many; 0: any number.
+	Members() int
 }
 
 // Join makes a member of whoever works on a job, with a lease. The first one
@@ -29,10 +38,11 @@ func (l *Ledger) Join(ctx context.Context, id int64, member string, lease time.D
 		if j.Status != Scheduled && j.Status != Running {
 			return nil, detail{}, fmt.Errorf("job %d is %s: %w", id, j.Status, ErrNotRunnable)
 		}
-		raw, err := options(ctx, tx, j)
+		raw, at, err := scheduled(ctx, tx, j)
 		if err != nil {
 			return nil, detail{}, err
 		}
+		r.Scheduled = at
 		e, d := &Event{Type: string(Running), Epoch: j.Epoch, Worker: member}, detail{}
 		if r.Options, poison = l.read(j.Kind, raw); poison != nil {
 			e.Type, d.Cause = string(Fatal), poison.Error()
@@ -40,6 +50,9 @@ func (l *Ledger) Join(ctx context.Context, id int64, member string, lease time.D
 		}
 		if j.Status == Running {
 			e = nil
+		}
+		if err := room(ctx, tx, j, r); err != nil {
+			return nil, d, err
 		}
 		return e, d, hold(ctx, tx, j, member, lease)
 	})
@@ -60,6 +73,21 @@ func (l *Ledger) read(kind string, raw json.RawMessage) (any, error) {
 		return nil, err
 	}
 	return k.Options(raw)
+}
+
+// room returns ErrFull if there is no room for the member among those that hold a lease.
+func room(ctx context.Context, tx pgx.Tx, j *Job, r *Run) error {
+	o, ok := r.Options.(Limited)
+	if !ok || o.Members() <= 0 {
+		return nil
+	}
+	var n int
+	err := tx.QueryRow(ctx, `SELECT count(*) FROM tallyman.job_members WHERE (job_id, epoch) = ($1, $2) AND member <> $3 AND lease_until > clock_timestamp()`,
+		j.ID, j.Epoch, r.Member).Scan(&n)
+	if err == nil && n >= o.Members() {
+		err = fmt.Errorf("job %d has %d members: %w", j.ID, n, ErrFull)
+	}
+	return err
 }
 
 func hold(ctx context.Context, tx pgx.Tx, j *Job, member string, lease time.Duration) error {
@@ -86,6 +114,15 @@ func (l *Ledger) Renew(ctx context.Context, r *Run, lease time.Duration) (Job, e
 	return j, err
 }
 
+// Current returns [ErrStale] unless a member's epoch is the job's and has not ended.
+func (l *Ledger) Current(ctx context.Context, r *Run) error {
+	j, err := l.Show(ctx, r.Job.ID)
+	if errors.Is(err, ErrUnknown) || err == nil && (j.Epoch != r.Job.Epoch || j.Status.Ended()) {
+		err = r.stale(&j)
+	}
+	return err
+}
+
 // Heard says that a member has heard that its job is to stop.
 func (l *Ledger) Heard(ctx context.Context, r *Run) (Job, error) {
 	return l.move(ctx, r, []Status{StopRequested}, Stopping, detail{})
@@ -97,11 +134,18 @@ func (l *Ledger) Complete(ctx context.Context, r *Run) (Job, error) {
 	return l.move(ctx, r, []Status{Running, StopRequested, Stopping}, Completed, detail{})
 }
 
-// Fail says that a member can't go on. The job will be tried again after a pause
-// that grows with each failure; while it is being stopped, it is stopped instead.
+// Fail says that a member can't go on, which leaves the job then. If nobody else
+// works on it, it will be tried again after a pause that grows with each failure;
+// while it is being stopped, it is stopped instead.
 func (l *Ledger) Fail(ctx context.Context, r *Run, cause error) (Job, error) {
 	return l.changeOf(ctx, r, Failed, func(tx pgx.Tx, j *Job) (*Event, detail, error) {
 		d := detail{Cause: cause.Error()}
+		if _, err := tx.Exec(ctx, `DELETE FROM tallyman.job_members WHERE (job_id, epoch, member) = ($1, $2, $3)`, j.ID, j.Epoch, r.Member); err != nil {
+			return nil, d, err
+		}
+		if live, err := worked(ctx, tx, j); live || err != nil {
+			return nil, d, err
+		}
 		switch j.Status {
 		case Running:
 			var at time.Time
@@ -140,13 +184,17 @@ func abandoned(ctx context.Context, tx pgx.Tx, j *Job, worker string) (*Event, d
 	if j.Status != StopRequested && j.Status != Stopping {
 		return nil, detail{}, nil
 	}
-	var live bool
-	err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM tallyman.job_members WHERE (job_id, epoch) = ($1, $2) AND lease_until > clock_timestamp())`,
-		j.ID, j.Epoch).Scan(&live)
-	if err != nil || live {
+	if live, err := worked(ctx, tx, j); live || err != nil {
 		return nil, detail{}, err
 	}
 	return &Event{Type: string(Stopped), Epoch: j.Epoch, Worker: worker}, detail{}, nil
+}
+
+// worked says whether anybody holds a lease on a job.
+func worked(ctx context.Context, tx pgx.Tx, j *Job) (live bool, err error) {
+	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM tallyman.job_members WHERE (job_id, epoch) = ($1, $2) AND lease_until > clock_timestamp())`,
+		j.ID, j.Epoch).Scan(&live)
+	return live, err
 }
 
 // stale is the error of a member whose job has moved on.

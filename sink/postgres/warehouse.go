@@ -84,6 +84,13 @@ func (w *Warehouse) patient() *pgx.ConnConfig {
 // Close closes the pool. Committers are closed on their own.
 func (w *Warehouse) Close() { w.pool.Close() }
 
+// Pool returns the pool, for what else is kept in the same database. It stays the
+// warehouse's.
+func (w *Warehouse) Pool() *pgxpool.Pool { return w.pool }
+
+// Classify gives an error of a statement on the Pool its class, and names the step.
+func (w *Warehouse) Classify(step string, err error) error { return w.class(step, err) }
+
 // Ping asks the warehouse for a sign of life.
 func (w *Warehouse) Ping(ctx context.Context) error { return w.class("ping", w.pool.Ping(ctx)) }
 
@@ -153,7 +160,16 @@ ORDER BY r.dataset, r.revision_id`
 
 // Datasets returns every dataset with its revisions, by name and revision.
 func (w *Warehouse) Datasets(ctx context.Context) ([]DatasetInfo, error) {
-	rows, err := w.pool.Query(ctx, selectDatasets)
+	return w.datasets(ctx, w.pool)
+}
+
+// DatasetsIn is Datasets as a transaction sees them.
+func (w *Warehouse) DatasetsIn(ctx context.Context, tx pgx.Tx) ([]DatasetInfo, error) {
+	return w.datasets(ctx, tx)
+}
+
+func (w *Warehouse) datasets(ctx context.Context, q queryer) ([]DatasetInfo, error) {
+	rows, err := q.Query(ctx, selectDatasets)
 	if err != nil {
 		return nil, w.class("read datasets", err)
 	}
@@ -161,7 +177,7 @@ func (w *Warehouse) Datasets(ctx context.Context) ([]DatasetInfo, error) {
 	if err != nil {
 		return nil, w.class("read datasets", err)
 	}
-	all, err := readManifests(ctx, w.pool, "")
+	all, err := readManifests(ctx, q, "")
 	if err != nil {
 		return nil, w.class("read manifests", err)
 	}
