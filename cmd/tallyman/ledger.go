@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
+
 	"tallyman/cmd/tallyman/internal/settings"
 	"tallyman/loader/job"
 	"tallyman/loader/job/load"
@@ -15,7 +17,15 @@ import (
 // newLedger returns the ledger of jobs, which is in the warehouse, with every kind
 // that there is.
 func newLedger(w *postgres.Warehouse) *job.Ledger {
-	return job.New(w.Pool(), load.Kind{})
+	l := job.New(w.Pool(), load.Kind{})
+	fence := w.NewFence()
+	l.Fence = func(ctx context.Context, tx pgx.Tx, j job.Job) error {
+		if j.Kind != (load.Kind{}).Name() {
+			return nil // only loads move positions
+		}
+		return fence(ctx, tx, j.Revision)
+	}
+	return l
 }
 
 // ledgerError gives an error of the ledger of jobs its class, unless a request was

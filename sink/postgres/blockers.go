@@ -35,16 +35,15 @@ WHERE a.application_name LIKE 'tallyman/%' AND a.usename = current_user AND a.da
 const terminateBlocker = `
 SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND xact_start = $2`
 
-// watch looks, once the transaction has waited for half a lock time-out, for
-// whom it waits. The function that it returns ends that.
-func (b *blocked) watch(ctx context.Context, t *transaction) (stop func()) {
+// watch looks, once the session with a pid has waited for half a lock time-out,
+// for whom it waits. The function that it returns ends that.
+func (b *blocked) watch(ctx context.Context, w *Warehouse, pid uint32) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	pid := int32(t.conn.PgConn().PID())
-	timer := time.AfterFunc(t.w.cfg.LockTimeout/2, func() {
+	timer := time.AfterFunc(w.cfg.LockTimeout/2, func() {
 		defer close(done)
-		if err := b.look(ctx, t.w, pid); err != nil && ctx.Err() == nil {
-			t.w.cfg.Logger.Debug("can't look for whom a commit waits", "cause", err)
+		if err := b.look(ctx, w, int32(pid)); err != nil && ctx.Err() == nil {
+			w.cfg.Logger.Debug("can't look for whom a session waits", "cause", err)
 		}
 	})
 	return func() {

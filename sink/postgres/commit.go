@@ -92,7 +92,7 @@ type transaction struct {
 // run is the whole transaction, COMMIT included. Its lock order is that of the
 // package's documentation.
 func (t *transaction) run(ctx context.Context, b *blocked) (sink.Result, error) {
-	stop := b.watch(ctx, t)
+	stop := b.watch(ctx, t.w, t.conn.PgConn().PID())
 	err := t.open(ctx)
 	stop()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"tallyman/internal/sandbox"
@@ -301,6 +302,71 @@ func (d *drip) Read(b []byte) (int, error) {
 	}
 }
 
+// copying begins a COPY in a session that has locked the positions, and that goes
+// on as the drip does. What became of the COPY comes on the channel.
+func (w *warehouse) copying(p sink.Position, application string, every time.Duration) (*pgconn.PgConn, *drip, <-chan error) {
+	w.t.Helper()
+	holder, err := pgconn.Connect(w.t.Context(), w.dsn+"&application_name="+application)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = holder.Close(context.Background()) })
+	if _, err := holder.Exec(w.t.Context(), "BEGIN; SELECT FROM tallyman.positions FOR UPDATE").ReadAll(); err != nil {
+		w.t.Fatal(err)
+	}
+	d := &drip{every: every, end: make(chan struct{}), head: []byte("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
+		tuple: w.element(batch.NewID(), p, 0, []any{int64(0), "drop"}).Tuples}
+	copied := make(chan error, 1)
+	go func() {
+		_, err := holder.CopyFrom(context.Background(), d, "COPY events__r1 (n, note, _batch_id) FROM STDIN (FORMAT binary)")
+		copied <- err
+	}()
+	for w.count(`SELECT count(*) FROM pg_stat_progress_copy WHERE datname = current_database()`) == 0 {
+		select {
+		case err := <-copied:
+			w.t.Fatal("the COPY ended: ", err)
+		default:
+		}
+	}
+	return holder, d, copied
+}
+
+// A fence raises the eras also where a frozen process of ours holds the positions,
+// and that process's transaction is gone by then.
+func TestFenceEndsAFrozenCopy(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			w := open(t, sandboxtest.Postgres(t, version), events, postgres.Config{LockTimeout: 200 * time.Millisecond})
+			p := w.partition(0)
+			_, d, copied := w.copying(p, "tallyman/frozen", 0)
+			fence := w.NewFence()
+			var err error
+			tries := 0
+			for ; tries < 6; tries++ {
+				err = pgx.BeginFunc(t.Context(), w.Pool(), func(tx pgx.Tx) error { return fence(t.Context(), tx, w.revision.ID) })
+				if pg := (*pgconn.PgError)(nil); !errors.As(err, &pg) || pg.Code != "55P03" {
+					break
+				}
+			}
+			close(d.end)
+			var pg *pgconn.PgError
+			if err != nil || tries == 0 || !errors.As(<-copied, &pg) || pg.Code != "57P01" {
+				t.Fatalf("after %d tries %v; the other session: %v", tries, err, pg)
+			}
+			if now := w.partition(0); now.Era != p.Era+1 {
+				t.Errorf("era %d, want %d", now.Era, p.Era+1)
+			}
+			// What was read before the fence loads nothing.
+			_, err = w.committer().Commit(t.Context(), w.group(p, 1, w.element(batch.NewID(), p, 0, []any{int64(1), "x"})))
+			if sink.ClassOf(err) != sink.Fenced || w.count("SELECT count(*) FROM events") != 0 {
+				t.Errorf("a commit of the era before: %v", err)
+			}
+		})
+	}
+}
+
 // A process of ours that is frozen in the middle of a COPY is ended by whoever
 // waits for its locks. One that goes on, however slowly, and what is not ours,
 // are waited for.
@@ -320,28 +386,8 @@ func TestFrozenCopy(t *testing.T) {
 				t.Parallel()
 				w := open(t, sandboxtest.Postgres(t, version), events, postgres.Config{LockTimeout: 200 * time.Millisecond})
 				p := w.partition(0)
-				holder, err := pgconn.Connect(t.Context(), w.dsn+"&application_name="+tc.application)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = holder.Close(context.Background()) })
-				if _, err := holder.Exec(t.Context(), "BEGIN; SELECT FROM tallyman.positions FOR UPDATE").ReadAll(); err != nil {
-					t.Fatal(err)
-				}
-				d := &drip{every: tc.every, end: make(chan struct{}), head: []byte("PGCOPY\n\xff\r\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
-					tuple: w.element(batch.NewID(), p, 0, []any{int64(0), "drop"}).Tuples}
-				copied := make(chan error, 1)
-				go func() {
-					_, err := holder.CopyFrom(t.Context(), d, "COPY events__r1 (n, note, _batch_id) FROM STDIN (FORMAT binary)")
-					copied <- err
-				}()
-				for w.count(`SELECT count(*) FROM pg_stat_progress_copy WHERE datname = current_database()`) == 0 {
-					select {
-					case err := <-copied:
-						t.Fatal("the COPY ended: ", err)
-					default:
-					}
-				}
+				holder, d, copied := w.copying(p, tc.application, tc.every)
+				var err error
 				c := w.committer()
 				g := w.group(p, 1, w.element(batch.NewID(), p, 0, []any{int64(1), "x"}))
 				const tries = 6 // twice what it takes
