@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -28,7 +29,11 @@ type copyOptions struct {
 	End         string  `json:"end"`
 	Rate        float64 `json:"rate"`
 	Placement   string  `json:"placement"`
+	Most        int     `json:"most"`
 }
+
+// Members implements job.Limited.
+func (o *copyOptions) Members() int { return o.Most }
 
 func (k copying) Name() string             { return k.name }
 func (k copying) Key(t job.Target) job.Key { return job.HashKey(k.name, t) }
@@ -61,6 +66,19 @@ func each(t *testing.T, f func(t *testing.T, r *rig)) {
 
 func newRig(t testing.TB, version string) *rig {
 	t.Helper()
+	r := newBareRig(t, version)
+	for _, name := range []string{"00001_ledger", "00014_jobs", "00015_job_keys"} {
+		r.run(migration(t, name))
+	}
+	return r
+}
+
+// versions are those of PostgreSQL that everything runs on.
+func versions() []string { return sandboxtest.Versions() }
+
+// newBareRig is a rig whose ledger has no tables yet.
+func newBareRig(t testing.TB, version string) *rig {
+	t.Helper()
 	r := &rig{t: t, dsn: sandboxtest.Postgres(t, version)}
 	config, err := pgxpool.ParseConfig(r.dsn)
 	r.no(err)
@@ -69,9 +87,6 @@ func newRig(t testing.TB, version string) *rig {
 	r.no(err)
 	t.Cleanup(r.pool.Close)
 	r.run("CREATE SCHEMA tallyman")
-	for _, name := range []string{"00001_ledger", "00014_jobs", "00015_job_keys"} {
-		r.run(migration(t, name))
-	}
 	r.Ledger = job.New(r.pool, copying{"copy"}, copying{"other"})
 	r.Backoff = func(int) time.Duration { return 0 }
 	return r
@@ -186,6 +201,43 @@ func (r *rig) story(id int64) string {
 		types = append(types, e.Type)
 	}
 	return strings.Join(types, " ")
+}
+
+// sums returns an error unless a job's events add up to its status.
+func (r *rig) sums(j job.Job) error {
+	events, err := r.Events(r.t.Context(), j.ID)
+	if err != nil {
+		return err
+	}
+	var sum job.State
+	for _, e := range events {
+		sum = sum.After(e)
+	}
+	if sum.RetryAt != nil && j.RetryAt != nil && sum.RetryAt.Equal(*j.RetryAt) {
+		sum.RetryAt = j.RetryAt
+	}
+	if !reflect.DeepEqual(sum, j.State) {
+		return fmt.Errorf("job %d: events add up to %+v, its status is %+v", j.ID, sum, j.State)
+	}
+	return nil
+}
+
+// adds checks that a job's events add up to its status.
+func (r *rig) adds(j job.Job) {
+	r.t.Helper()
+	if err := r.sums(j); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// conflict is the conflict that an error has to be.
+func (r *rig) conflict(err error) *job.Conflict {
+	r.t.Helper()
+	var c *job.Conflict
+	if !errors.As(err, &c) {
+		r.t.Fatalf("%v, want a conflict", err)
+	}
+	return c
 }
 
 // told checks a job's events.
