@@ -36,6 +36,7 @@ const insertPositions = `
 INSERT INTO tallyman.positions (revision_id, cluster, topic, partition, next_offset, era, log_start)
 SELECT $1, cluster, topic, partition, 0, 1, -1
 FROM unnest($2::text[], $3::text[], $4::integer[]) AS k (cluster, topic, partition)
+WHERE NOT EXISTS (SELECT FROM tallyman.revisions r WHERE r.revision_id = $1 AND r.state = 'retired')
 ORDER BY cluster COLLATE "C", topic COLLATE "C", partition
 ON CONFLICT DO NOTHING`
 

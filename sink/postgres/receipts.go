@@ -47,7 +47,12 @@ WHERE r.cluster = $2 AND r.revision_id = $1 AND r.incarnation = unseen.incarnati
 	waitsLongest = `
 SELECT greatest(extract(epoch FROM now() - min(r.looked_at)), 0)::float8
 FROM tallyman.receipts r
-WHERE r.cluster = $2 AND r.revision_id = $1 AND r.due_at < 'infinity'`
+WHERE r.cluster = $2 AND r.revision_id = $1 AND r.due_at < 'infinity'
+  AND EXISTS (SELECT FROM tallyman.revisions v WHERE v.revision_id = $1 AND v.state = 'active')`
+
+	// Sources hear of what readers see. One that is being built lacks nearly
+	// everything, and what stands by is nobody's measure.
+	selectSpeaks = `SELECT EXISTS (SELECT FROM tallyman.revisions WHERE revision_id = $1 AND state = 'active')`
 
 	takeDue = `
 WITH due AS (
@@ -96,6 +101,10 @@ func (w *Warehouse) takeReceipts(ctx context.Context, d sink.Due) (due, unchange
 	of := pgtype.Interval{Microseconds: heardOfLate.Microseconds(), Valid: true}
 	if d.All {
 		of = pgtype.Interval{Months: 12 * 1000, Valid: true}
+	}
+	var speaks bool
+	if err := w.pool.QueryRow(ctx, selectSpeaks, d.Revision.ID).Scan(&speaks); err != nil || !speaks {
+		return nil, nil, 0, err
 	}
 	for _, statement := range []string{addStreams, wakeStreams} {
 		if _, err := w.pool.Exec(ctx, statement, d.Revision.ID, d.Cluster, of); err != nil {

@@ -156,9 +156,11 @@ const selectDatasets = `
 SELECT r.revision_id, r.physical_schema, r.physical_table, r.state, r.created_at, d.manifest_hash, d.manifest
 FROM tallyman.revisions r
 JOIN tallyman.datasets d USING (dataset, manifest_hash)
+WHERE r.state <> 'retired'
 ORDER BY r.dataset, r.revision_id`
 
-// Datasets returns every dataset with its revisions, by name and revision.
+// Datasets returns every dataset with its revisions, but for those that were
+// dropped, by name and revision.
 func (w *Warehouse) Datasets(ctx context.Context) ([]DatasetInfo, error) {
 	return w.datasets(ctx, w.pool)
 }

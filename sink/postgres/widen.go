@@ -130,7 +130,38 @@ func examineWider(ctx context.Context, tx pgx.Tx, r sink.Revision, m schema.Mani
 		}
 		return s, nil
 	}
-	return s, s.widen(&have, served, m)
+	if err := s.widen(&have, served, m); err != nil {
+		return s, err
+	}
+	return s, s.widenOthers(ctx, tx, served, m)
+}
+
+const selectOthers = `
+SELECT physical_schema, physical_table FROM tallyman.revisions
+WHERE dataset = $1 AND state IN ('building', 'standby')
+ORDER BY revision_id`
+
+// widenOthers adds the columns to the tables of the revisions that readers do not
+// see, since rows by the manifest come to all that are loaded.
+func (s *survey) widenOthers(ctx context.Context, tx pgx.Tx, served []AppliedManifest, m schema.Manifest) error {
+	rows, err := tx.Query(ctx, selectOthers, m.Dataset.String())
+	if err != nil {
+		return err
+	}
+	others, err := pgx.CollectRows(rows, pgx.RowToStructByPos[schema.Table])
+	if err != nil {
+		return err
+	}
+	for _, table := range others {
+		var have shape
+		if err := have.read(ctx, tx, table); err != nil {
+			return err
+		}
+		if err := s.addColumns(&have, table, schema.Added(served[len(served)-1].Manifest, m), m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // misfitting lists the differences that do not fit.
@@ -153,6 +184,16 @@ func (s *survey) widen(have *shape, served []AppliedManifest, m schema.Manifest)
 	if len(added) == 0 {
 		return nil
 	}
+	if err := s.addColumns(have, s.applied.Revision.Physical, added, m); err != nil {
+		return err
+	}
+	s.lock = &m.Table
+	s.change = append(s.change, ddl.PostgresWidenView(base, s.applied.Revision.Physical, append(earlier, added...)))
+	return nil
+}
+
+// addColumns adds to a table those of the columns that it lacks.
+func (s *survey) addColumns(have *shape, table schema.Table, added []schema.Column, m schema.Manifest) error {
 	var missing []schema.Column
 	for _, c := range added {
 		there, ok := have.columns[c.Name]
@@ -161,18 +202,16 @@ func (s *survey) widen(have *shape, served []AppliedManifest, m schema.Manifest)
 			missing = append(missing, c)
 		case there.computed || there.required || !there.takes(c.Type, false):
 			return refused(m, "the table %s has a column %q already, %s, and the manifest needs %s, nullable: drop it, or name another",
-				ddl.PostgresName(s.applied.Revision.Physical), c.Name, there.text, accepted(c.Type, false))
+				ddl.PostgresName(table), c.Name, there.text, accepted(c.Type, false))
 		}
 	}
-	s.lock = &m.Table
 	if len(missing) > 0 {
-		statement, err := ddl.PostgresAddColumns(s.applied.Revision.Physical, missing)
+		statement, err := ddl.PostgresAddColumns(table, missing)
 		if err != nil {
 			return refused(m, "%w", err)
 		}
 		s.change = append(s.change, statement)
 	}
-	s.change = append(s.change, ddl.PostgresWidenView(base, s.applied.Revision.Physical, append(earlier, added...)))
 	return nil
 }
 

@@ -1,0 +1,106 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"tallyman/schema"
+	"tallyman/schema/ddl"
+	"tallyman/sink"
+)
+
+const (
+	lockJobsOf = `SELECT job_id FROM tallyman.jobs WHERE revision_id = $1 ORDER BY job_id FOR UPDATE`
+
+	// A job that has not ended may be joined at any time; who still holds a lease in
+	// one that has may be committing.
+	selectWriter = `
+SELECT format('job %s is %s', j.job_id, s.status)
+FROM tallyman.jobs j JOIN tallyman.job_status s USING (job_id)
+WHERE j.revision_id = $1 AND (s.status IN ` + activeJobs + ` OR EXISTS (
+    SELECT FROM tallyman.job_members m WHERE (m.job_id, m.epoch) = (j.job_id, s.epoch) AND m.lease_until > clock_timestamp()))
+ORDER BY j.job_id LIMIT 1`
+
+	selectRevision = `
+SELECT dataset, state, physical_schema, physical_table FROM tallyman.revisions WHERE revision_id = $1 FOR UPDATE`
+
+	deleteLedger = `
+DELETE FROM tallyman.loaded_elements
+WHERE (revision_id, batch_time, unique_id) IN (
+    SELECT revision_id, batch_time, unique_id FROM tallyman.loaded_elements WHERE revision_id = $1 LIMIT 50000)`
+)
+
+// ofRevision are the tables, beside the ledger, with rows of a revision.
+func ofRevision() []string {
+	return []string{"positions", "v4_ids", "satisfied", "streams", "announcements", "receipts", "quarantine", "gaps"}
+}
+
+// DropRevision drops a revision that is not active and that nobody loads: its
+// table, positions and everything else that is known of it, its ledger entries last
+// and bit by bit. Interrupted, it goes on when it is called again.
+func (w *Warehouse) DropRevision(ctx context.Context, d schema.Dataset, id int64) error {
+	conn, err := pgx.ConnectConfig(ctx, w.owner())
+	if err != nil {
+		return w.class("connect", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	_, err = whileLocked(ctx, w.cfg.moment(), func() (struct{}, error) {
+		return struct{}{}, step("drop revision", pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted},
+			func(tx pgx.Tx) error { return w.dropRevision(ctx, tx, d, id) }))
+	})
+	if err != nil {
+		return w.class("drop revision", err)
+	}
+	for {
+		tag, err := conn.Exec(ctx, deleteLedger, id)
+		if err != nil || tag.RowsAffected() == 0 {
+			return w.class("delete the ledger entries of a dropped revision", err)
+		}
+	}
+}
+
+func (w *Warehouse) dropRevision(ctx context.Context, tx pgx.Tx, d schema.Dataset, id int64) error {
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1), set_config('lock_timeout', $2, true)", int64(initLock), milliseconds(w.cfg.moment())); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, lockJobsOf, id); err != nil {
+		return err
+	}
+	var (
+		dataset string
+		state   sink.State
+		table   schema.Table
+	)
+	switch err := tx.QueryRow(ctx, selectRevision, id).Scan(&dataset, &state, &table.Schema, &table.Name); {
+	case errors.Is(err, pgx.ErrNoRows):
+		return noRevision("there is no revision %d: tallyman revision list shows them", id)
+	case err != nil:
+		return err
+	case dataset != d.String():
+		return wrongRevision("revision %d belongs to %s, not to %s", id, dataset, d)
+	case state == sink.Active:
+		return wrongRevision("revision %d is the active one of %s: activate another first", id, d)
+	case state == sink.Retired:
+		return nil
+	}
+	var writer string
+	switch err := tx.QueryRow(ctx, selectWriter, id).Scan(&writer); {
+	case err == nil:
+		return wrongRevision("revision %d is being loaded, %s: stop the job first", id, writer)
+	case !errors.Is(err, pgx.ErrNoRows):
+		return err
+	}
+	for _, of := range ofRevision() {
+		if _, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM tallyman.%s WHERE revision_id = $1", of), id); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.Exec(ctx, "DROP TABLE IF EXISTS "+ddl.PostgresName(table)); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, setState, id, sink.Retired)
+	return err
+}

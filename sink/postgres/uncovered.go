@@ -1,0 +1,189 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"tallyman/sink"
+)
+
+// UncoveredError says that a revision lacks batches that the active one has.
+type UncoveredError struct {
+	Revision, Active int64
+	Uncovered        Uncovered
+	Behind           int64 // messages of the topic that the active one has read and this one not
+}
+
+// Error says how many, and which.
+func (e *UncoveredError) Error() string {
+	var all []string
+	if e.Behind > 0 {
+		all = append(all, fmt.Sprintf("it is %d messages behind", e.Behind))
+	}
+	if e.Uncovered.Batches > 0 {
+		all = append(all, "it lacks "+e.Uncovered.String())
+	}
+	if e.Uncovered.Forgotten > 0 {
+		all = append(all, fmt.Sprintf("it lacks %d rows of batches that the ledger has forgotten", e.Uncovered.Forgotten))
+	}
+	return fmt.Sprintf("revision %d does not cover the active one, %d: %s", e.Revision, e.Active, strings.Join(all, "; "))
+}
+
+// class gives the refusal its class.
+func (e *UncoveredError) class() error {
+	return &sink.Error{Class: sink.Misconfigured, Reason: reasonRevision, Err: e}
+}
+
+// Uncovered are the batches that one revision has and another has not.
+type Uncovered struct {
+	Batches int64     `json:"batches"`
+	Rows    int64     `json:"rows"`
+	Oldest  time.Time `json:"oldest"` // batch time
+	Newest  time.Time `json:"newest"`
+	// Forgotten are rows of batches that the ledger has forgotten with their months:
+	// no topic brings them again.
+	Forgotten int64 `json:"forgotten_rows"`
+	// Streams are the ranges of numbers, of the first batches.
+	Streams []UncoveredRange `json:"streams"`
+
+	batches []uncoveredBatch // the first of them
+}
+
+// UncoveredRange is a range of a stream's batches; of an unnumbered batch, its id alone.
+type UncoveredRange struct {
+	Incarnation uuid.UUID `json:"incarnation"`
+	First       uint64    `json:"first"`
+	Last        uint64    `json:"last"`
+}
+
+// uncoveredBatch is one of them.
+type uncoveredBatch struct {
+	at          time.Time
+	id          uuid.UUID
+	incarnation uuid.UUID
+	sequence    uint64
+	rows        int64
+}
+
+// String says how many they are, and names the first ranges.
+func (u *Uncovered) String() string {
+	text := fmt.Sprintf("%d batches, %d rows, of the time from %s to %s", u.Batches, u.Rows, u.Oldest.Format(time.DateTime), u.Newest.Format(time.DateTime))
+	const most = 5
+	for i, r := range u.Streams {
+		if i == most {
+			return text + ", and more"
+		}
+		if r.Incarnation == uuid.Nil {
+			text += ", some without numbers"
+			continue
+		}
+		text += fmt.Sprintf(", stream %s batches %d to %d", r.Incarnation, r.First, r.Last)
+	}
+	return text
+}
+
+const (
+	// The first ones are told one by one.
+	listUncovered = `
+SELECT o.batch_time, o.unique_id, o.incarnation, o.sequence, o.row_count, count(*) OVER (), (sum(o.row_count) OVER ())::bigint, max(o.batch_time) OVER ()
+FROM tallyman.loaded_elements o
+WHERE o.revision_id = $1 AND (o.batch_time >= $3 OR o.batch_time = '0001-01-01T00:00:00Z')
+  AND NOT EXISTS (SELECT FROM tallyman.loaded_elements n WHERE (n.revision_id, n.batch_time, n.unique_id) = ($2, o.batch_time, o.unique_id))
+ORDER BY o.batch_time, o.unique_id
+LIMIT 10000`
+
+	filterUncovered = `
+SELECT k.number
+FROM unnest($2::timestamptz[], $3::uuid[]) WITH ORDINALITY AS k (batch_time, unique_id, number)
+WHERE NOT EXISTS (SELECT FROM tallyman.loaded_elements n WHERE (n.revision_id, n.batch_time, n.unique_id) = ($1, k.batch_time, k.unique_id))
+ORDER BY k.number`
+)
+
+// Uncovered returns what revision of has and revision by has not.
+func (w *Warehouse) Uncovered(ctx context.Context, of, by int64) (Uncovered, error) {
+	conn, err := pgx.ConnectConfig(ctx, w.patient()) // it goes through the ledger of both
+	if err != nil {
+		return Uncovered{}, w.class("connect", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	u, err := uncovered(ctx, conn, of, by, time.Time{})
+	if err == nil {
+		u.Forgotten, err = w.countForgotten(ctx, conn, of, by)
+	}
+	return u, w.class("compare revisions", err)
+}
+
+func uncovered(ctx context.Context, q queryer, of, by int64, since time.Time) (Uncovered, error) {
+	from := pgtype.Timestamptz{Time: since, Valid: true}
+	if since.IsZero() {
+		from = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
+	}
+	rows, err := q.Query(ctx, listUncovered, of, by, from)
+	if err != nil {
+		return Uncovered{}, err
+	}
+	var (
+		u               Uncovered
+		b               uncoveredBatch
+		id, incarnation pgtype.UUID
+		sequence        pgtype.Int8
+	)
+	_, err = pgx.ForEachRow(rows, []any{&b.at, &id, &incarnation, &sequence, &b.rows, &u.Batches, &u.Rows, &u.Newest}, func() error {
+		b.id, b.incarnation, b.sequence = id.Bytes, incarnation.Bytes, uint64(sequence.Int64)
+		u.batches = append(u.batches, b)
+		return nil
+	})
+	u.Newest = u.Newest.UTC()
+	u.summarise()
+	return u, err
+}
+
+// summarise finds the ranges of the batches at hand.
+func (u *Uncovered) summarise() {
+	u.Streams = []UncoveredRange{}
+	if len(u.batches) == 0 {
+		return
+	}
+	u.Oldest = u.batches[0].at.UTC()
+	at := map[uuid.UUID]int{}
+	for _, b := range u.batches {
+		i, known := at[b.incarnation]
+		if !known {
+			i = len(u.Streams)
+			at[b.incarnation] = i
+			u.Streams = append(u.Streams, UncoveredRange{Incarnation: b.incarnation, First: b.sequence, Last: b.sequence})
+		}
+		r := &u.Streams[i]
+		r.First, r.Last = min(r.First, b.sequence), max(r.Last, b.sequence)
+	}
+}
+
+// stillUncovered returns which of the batches a revision still lacks.
+func (w *Warehouse) stillUncovered(ctx context.Context, by int64, u Uncovered) (Uncovered, error) {
+	times, ids := make([]time.Time, len(u.batches)), make([]pgtype.UUID, len(u.batches))
+	for i, b := range u.batches {
+		times[i], ids[i] = b.at, pgtype.UUID{Bytes: b.id, Valid: true}
+	}
+	rows, err := w.pool.Query(ctx, filterUncovered, by, times, ids)
+	if err != nil {
+		return u, err
+	}
+	var left Uncovered
+	var number int
+	_, err = pgx.ForEachRow(rows, []any{&number}, func() error {
+		b := u.batches[number-1]
+		left.batches = append(left.batches, b)
+		left.Batches++
+		left.Rows += b.rows
+		left.Newest = b.at.UTC()
+		return nil
+	})
+	left.summarise()
+	return left, err
+}
