@@ -58,6 +58,26 @@ type Missing struct {
 	Since       time.Time // when the warehouse first heard of the first of them
 }
 
+// Overlap returns the parts of what is missing now that lie within ranges of
+// before.
+func Overlap(ranges, now []Missing) []Missing {
+	of := map[uuid.UUID][]Missing{}
+	for _, r := range ranges {
+		of[r.Incarnation] = append(of[r.Incarnation], r)
+	}
+	var left []Missing
+	for _, m := range now {
+		for _, r := range of[m.Incarnation] {
+			part := m
+			part.First, part.Last = max(m.First, r.First), min(m.Last, r.Last)
+			if part.First <= part.Last {
+				left = append(left, part)
+			}
+		}
+	}
+	return left
+}
+
 // Acceptance ends a range of missing batches: somebody says that they are lost.
 type Acceptance struct {
 	Revision    int64

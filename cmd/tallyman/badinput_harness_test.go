@@ -392,13 +392,13 @@ func (p *process) ready() string {
 	return page
 }
 
-// ofRevision is the label that tells a dataset's revisions apart, of which there is one here.
-var ofRevision = regexp.MustCompile(`,revision="[0-9]+"`)
+// revisionLabel is the label that tells a dataset's revisions apart, of which there is one here.
+var revisionLabel = regexp.MustCompile(`,revision="[0-9]+"`)
 
 // metric returns a series' value as it is written; "": there is none.
 func (p *process) metric(series string) string {
 	p.t.Helper()
-	for line := range strings.Lines(ofRevision.ReplaceAllString(p.get("/metrics"), "")) {
+	for line := range strings.Lines(revisionLabel.ReplaceAllString(p.get("/metrics"), "")) {
 		if value, found := strings.CutPrefix(line, series+" "); found {
 			return strings.TrimSpace(value)
 		}

@@ -13,13 +13,25 @@ import (
 
 	"tallyman/loader/job"
 	"tallyman/loader/job/load"
+	"tallyman/loader/job/replay"
+	"tallyman/loader/job/resync"
 	"tallyman/schema"
 	"tallyman/sink"
 	"tallyman/sink/postgres"
 )
 
 // kindNames are the kinds that a person may deploy.
-func kindNames() []string { return []string{load.Kind{}.Name()} }
+func kindNames() []string {
+	return []string{load.Kind{}.Name(), replay.Kind{}.Name(), resync.Kind{}.Name()}
+}
+
+// resolveFor says what a job of a kind is about.
+func resolveFor(w *postgres.Warehouse, kind string, d schema.Dataset, revision int64) func(context.Context, pgx.Tx) (job.Target, error) {
+	if kind == (resync.Kind{}).Name() {
+		return resolveResync(w, d, revision, "")
+	}
+	return resolveIn(w, d, revision)
+}
 
 func newJobDeploy(p *program) *cobra.Command {
 	cmd := &cobra.Command{
@@ -27,10 +39,13 @@ func newJobDeploy(p *program) *cobra.Command {
 		Short: "Deploy a job, or find the one that is there",
 		Long: `Deploy a job, or find the one that is there.
 
-KIND is ` + strings.Join(kindNames(), ", ") + `. The job is about the dataset's active revision, unless --revision names another.
-It is worked on by the loaders that run (tallyman load). A job that has ended is scheduled again;
-one that is active stays as it is, and with other options this fails and says what differs.
-Options of load are end, a batch time or latest, and parallelism, a number of members.`,
+KIND is load, replay or resync. The job is about the dataset's active revision, or for a resync
+the one that is being built, unless --revision names another. The loaders that run (tallyman load)
+work on it. A job that has ended is scheduled again; one that is active stays as it is, and with
+other options this fails and says what differs.
+
+Options of load and resync are end, a batch time or latest, and parallelism, a number of members;
+those of replay are source, since and until.`,
 		Example: `  tallyman job deploy load ads/conversions
   tallyman job deploy load ads/conversions --option parallelism=2 --replace
   tallyman job deploy load ads/conversions --revision 4 -o json`,
@@ -55,7 +70,7 @@ Options of load are end, a batch time or latest, and parallelism, a number of me
 			return err
 		}
 		defer w.Close()
-		d.Resolve = resolveIn(w, dataset, *revision)
+		d.Resolve = resolveFor(w, d.Kind, dataset, *revision)
 		do := l.Deploy
 		if *replace {
 			do = func(ctx context.Context, d job.Deployment) (job.Deployed, error) {

@@ -11,13 +11,15 @@ import (
 	"tallyman/cmd/tallyman/internal/settings"
 	"tallyman/loader/job"
 	"tallyman/loader/job/load"
+	"tallyman/loader/job/replay"
+	"tallyman/loader/job/resync"
 	"tallyman/sink/postgres"
 )
 
 // newLedger returns the ledger of jobs, which is in the warehouse, with every kind
 // that there is.
 func newLedger(w *postgres.Warehouse) *job.Ledger {
-	l := job.New(w.Pool(), load.Kind{})
+	l := job.New(w.Pool(), load.Kind{}, replay.Kind{}, resync.Kind{})
 	fence := w.NewFence()
 	l.Fence = func(ctx context.Context, tx pgx.Tx, j job.Job) error {
 		if j.Kind != (load.Kind{}).Name() {
@@ -60,5 +62,5 @@ func revisionOf(ctx context.Context, w *postgres.Warehouse, id int64) (postgres.
 			return d, nil
 		}
 	}
-	return postgres.DatasetInfo{}, fmt.Errorf("there is no revision %d any more: delete the job about it", id)
+	return postgres.DatasetInfo{}, &job.HopelessError{Err: fmt.Errorf("there is no revision %d any more: delete the job about it", id)}
 }

@@ -18,6 +18,8 @@ import (
 	"tallyman/loader"
 	"tallyman/loader/job"
 	"tallyman/loader/job/load"
+	"tallyman/loader/job/replay"
+	"tallyman/loader/job/resync"
 	"tallyman/schema"
 	"tallyman/sink"
 	"tallyman/sink/postgres"
@@ -51,7 +53,7 @@ func newLoads(cfg settings.Config, w *postgres.Warehouse, conn *kafkaconn.Conn, 
 	}
 	l.worker = job.NewWorker(job.WorkerConfig{
 		Ledger: l.ledger, Member: uniqueMember(cfg), Wants: l.wants, Failed: l.fail, Logger: log,
-		Do: map[string]func(context.Context, *job.Run) error{load.Kind{}.Name(): l.load},
+		Do: map[string]func(context.Context, *job.Run) error{load.Kind{}.Name(): l.load, replay.Kind{}.Name(): l.replay, resync.Kind{}.Name(): l.resync},
 	})
 	l.metrics = newMetrics(l.worker)
 	return l

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
-
-	"github.com/google/uuid"
-	"github.com/segmentio/kafka-go"
 
 	"tallyman/cmd/tallyman/internal/settings"
 	"tallyman/internal/kafkaconn"
-	"tallyman/schema/batch"
 	"tallyman/sink"
 	"tallyman/sink/postgres"
 	"tallyman/source/journal"
@@ -60,7 +55,10 @@ func (x *replaying) apply(ctx context.Context, missing []sink.Missing, report *r
 	if x.journals != nil {
 		wanted, err = x.send(ctx, conn, missing, report)
 	} else {
-		err = x.request(ctx, conn, missing)
+		var target string
+		if target, err = x.w.Target(ctx); err == nil {
+			err = requestReplay(ctx, conn, target, missing)
+		}
 	}
 	if err == nil {
 		err = x.follow(ctx, wanted)
@@ -141,46 +139,6 @@ func (x *replaying) send(ctx context.Context, conn *kafkaconn.Conn, missing []si
 	return wanted, to.Close()
 }
 
-// request asks the sources to publish the missing batches.
-func (x *replaying) request(ctx context.Context, conn *kafkaconn.Conn, missing []sink.Missing) error {
-	target, err := x.w.Target(ctx)
-	if err != nil {
-		return err
-	}
-	now := time.Now().UTC().Truncate(time.Microsecond)
-	var messages []kafka.Message
-	for _, group := range requestRanges(slices.Clone(missing)) {
-		r := batch.Replay{
-			ID: uuid.New(), Target: target, Dataset: group[0].Dataset, Source: group[0].Source, Incarnation: group[0].Incarnation,
-			RequestedBy: person(), At: now, Expires: now.Add(requestLife),
-		}
-		for _, m := range group {
-			r.Ranges = append(r.Ranges, batch.Range{First: m.First, Last: m.Last})
-		}
-		value, err := r.Value()
-		if err != nil {
-			return err
-		}
-		message := kafka.Message{Key: r.Key(), Value: value}
-		for _, h := range r.Headers() {
-			message.Headers = append(message.Headers, kafka.Header{Key: h.Key, Value: h.Value})
-		}
-		messages = append(messages, message)
-	}
-	w := &kafka.Writer{
-		Addr: conn.Addr(), Topic: batch.ReceiptsTopic, Transport: conn.Transport(), Balancer: &kafka.Hash{},
-		RequiredAcks: kafka.RequireAll, BatchTimeout: time.Millisecond, Compression: conn.Compression(),
-	}
-	err = errors.Join(w.WriteMessages(ctx, messages...), w.Close())
-	if errors.Is(err, kafka.UnknownTopicOrPartition) {
-		err = fmt.Errorf("%w: tallyman dataset apply makes the topic %s; until then, name journals with --journal", err, batch.ReceiptsTopic)
-	}
-	if err != nil {
-		return fmt.Errorf("ask the sources: %w", err)
-	}
-	return nil
-}
-
 // follow waits until nothing of the ranges is missing. An outage of the
 // warehouse is waited for, too.
 func (x *replaying) follow(ctx context.Context, ranges []sink.Missing) error {
@@ -222,19 +180,5 @@ func (x *replaying) left(ctx context.Context, ranges []sink.Missing) ([]sink.Mis
 	if err != nil {
 		return nil, err
 	}
-	of := map[uuid.UUID][]sink.Missing{}
-	for _, r := range ranges {
-		of[r.Incarnation] = append(of[r.Incarnation], r)
-	}
-	var left []sink.Missing
-	for _, m := range now {
-		for _, r := range of[m.Incarnation] {
-			part := m
-			part.First, part.Last = max(m.First, r.First), min(m.Last, r.Last)
-			if part.First <= part.Last {
-				left = append(left, part)
-			}
-		}
-	}
-	return left, nil
+	return sink.Overlap(ranges, now), nil
 }

@@ -59,7 +59,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage or configuration, 3 the check found
 		newInit(p), newDataset(p),
 		newPush(p), newSource(p), newLoad(p), newStatus(p), newQuarantine(p),
 		newVerify(p), newWait(p), newMissing(p), newReplay(p), newRewind(p),
-		newJob(p),
+		newJob(p), newRevision(p), newResync(p),
 		newVersion(p), newCompletion(p),
 	)
 	return root, started

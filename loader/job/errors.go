@@ -55,6 +55,16 @@ func (e *TargetError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *TargetError) Unwrap() error { return e.Err }
 
+// HopelessError is an error of work that a further try does not mend: the job is
+// fatal then, until somebody deploys it again.
+type HopelessError struct{ Err error }
+
+// Error implements error.
+func (e *HopelessError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *HopelessError) Unwrap() error { return e.Err }
+
 // Conflict refuses a deployment whose options are not those of the active job.
 type Conflict struct {
 	Job         Job

@@ -96,6 +96,12 @@ func hold(ctx context.Context, tx pgx.Tx, j *Job, member string, lease time.Dura
 	return err
 }
 
+// let gives a lease back.
+func let(ctx context.Context, tx pgx.Tx, r *Run) error {
+	_, err := tx.Exec(ctx, `DELETE FROM tallyman.job_members WHERE (job_id, epoch, member) = ($1, $2, $3)`, r.Job.ID, r.Job.Epoch, r.Member)
+	return err
+}
+
 // Renew renews a member's lease and returns what the job is now: it notices a
 // stop. The error is [ErrStale] once the member's epoch is over, or its lease.
 func (l *Ledger) Renew(ctx context.Context, r *Run, lease time.Duration) (Job, error) {
@@ -140,7 +146,7 @@ func (l *Ledger) Complete(ctx context.Context, r *Run) (Job, error) {
 func (l *Ledger) Fail(ctx context.Context, r *Run, cause error) (Job, error) {
 	return l.changeOf(ctx, r, Failed, func(tx pgx.Tx, j *Job) (*Event, detail, error) {
 		d := detail{Cause: cause.Error()}
-		if _, err := tx.Exec(ctx, `DELETE FROM tallyman.job_members WHERE (job_id, epoch, member) = ($1, $2, $3)`, j.ID, j.Epoch, r.Member); err != nil {
+		if err := let(ctx, tx, r); err != nil {
 			return nil, d, err
 		}
 		if live, err := worked(ctx, tx, j); live || err != nil {
@@ -171,7 +177,7 @@ func (l *Ledger) GiveUp(ctx context.Context, r *Run, cause error) (Job, error) {
 // stopped ends it.
 func (l *Ledger) Leave(ctx context.Context, r *Run) (Job, error) {
 	return l.change(ctx, r.Job.ID, func(tx pgx.Tx, j *Job) (*Event, detail, error) {
-		_, err := tx.Exec(ctx, `DELETE FROM tallyman.job_members WHERE (job_id, epoch, member) = ($1, $2, $3)`, j.ID, r.Job.Epoch, r.Member)
+		err := let(ctx, tx, r)
 		if err != nil || j.Epoch != r.Job.Epoch {
 			return nil, detail{}, err
 		}
@@ -205,11 +211,16 @@ func (r *Run) stale(j *Job) error {
 // move is a member's transition, from some statuses of its own epoch. A
 // transition that was made by this member before is success: its answer was lost.
 func (l *Ledger) move(ctx context.Context, r *Run, from []Status, to Status, d detail) (Job, error) {
-	return l.changeOf(ctx, r, to, func(_ pgx.Tx, j *Job) (*Event, detail, error) {
+	return l.changeOf(ctx, r, to, func(tx pgx.Tx, j *Job) (*Event, detail, error) {
 		for _, s := range from {
-			if j.Status == s {
-				return &Event{Type: string(to), Epoch: j.Epoch, Worker: r.Member}, d, nil
+			if j.Status != s {
+				continue
 			}
+			var err error
+			if to.Ended() {
+				err = let(ctx, tx, r)
+			}
+			return &Event{Type: string(to), Epoch: j.Epoch, Worker: r.Member}, d, err
 		}
 		return nil, d, r.stale(j)
 	})

@@ -188,7 +188,11 @@ func (w *Worker) work(ctx context.Context, j Job, at *place, do func(context.Con
 	switch cause := context.Cause(doing); {
 	case result != nil && !errors.Is(result, context.Canceled) && !errors.Is(result, errOver):
 		log.Error("work on a job ended with an error", "cause", result)
-		if _, err := l.Fail(ctx, r, result); err != nil && !errors.Is(err, ErrStale) {
+		tell := l.Fail
+		if hopeless := (*HopelessError)(nil); errors.As(result, &hopeless) {
+			tell = l.GiveUp
+		}
+		if _, err := tell(ctx, r, result); err != nil && !errors.Is(err, ErrStale) {
 			log.Warn("can't tell the ledger of jobs so", "cause", err)
 		}
 		w.config.Failed(r.Job, result)

@@ -22,7 +22,7 @@ SELECT format('job %s is %s', j.job_id, s.status)
 FROM tallyman.jobs j JOIN tallyman.job_status s USING (job_id)
 WHERE j.revision_id = $1 AND (s.status IN ` + activeJobs + ` OR EXISTS (
     SELECT FROM tallyman.job_members m WHERE (m.job_id, m.epoch) = (j.job_id, s.epoch) AND m.lease_until > clock_timestamp()))
-ORDER BY j.job_id LIMIT 1`
+ORDER BY s.status NOT IN ` + activeJobs + `, j.job_id LIMIT 1`
 
 	selectRevision = `
 SELECT dataset, state, physical_schema, physical_table FROM tallyman.revisions WHERE revision_id = $1 FOR UPDATE`

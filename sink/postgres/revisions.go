@@ -288,3 +288,16 @@ func carryOver(ctx context.Context, tx pgx.Tx, from, to int64) error {
 	}
 	return tx.SendBatch(ctx, b).Close()
 }
+
+const selectBuilding = `
+SELECT coalesce(max(revision_id), 0) FROM tallyman.revisions WHERE dataset = $1 AND state = 'building'`
+
+// Building returns the newest revision of a dataset that is being built; 0: none
+// is. Until the transaction ends nobody else makes one.
+func (w *Warehouse) Building(ctx context.Context, tx pgx.Tx, d schema.Dataset) (id int64, err error) {
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(initLock)); err != nil {
+		return 0, err
+	}
+	err = tx.QueryRow(ctx, selectBuilding, d.String()).Scan(&id)
+	return id, err
+}

@@ -150,7 +150,7 @@ func TestActivationIsGated(t *testing.T) {
 	n.loads(n.committer(), n.group(n.partition(0), 2, a))
 	_, err := w.Activate(t.Context(), postgres.Activation{Dataset: w.revision.Manifest.Dataset, Revision: n.revision.ID, Wait: time.Millisecond})
 	var lacks *postgres.UncoveredError
-	if !errors.As(err, &lacks) || lacks.Uncovered.Batches != 1 || lacks.Uncovered.Rows != 2 || !strings.Contains(err.Error(), b.Batch.Incarnation.String()+" batches 17 to 17") {
+	if !errors.As(err, &lacks) || lacks.Uncovered.Batches != 1 || lacks.Uncovered.Rows != 2 || !strings.Contains(err.Error(), "batches 17 to 17 of source \"\", stream "+b.Batch.Incarnation.String()) {
 		t.Fatalf("%v", err)
 	}
 	if got := w.count("SELECT sum(n) FROM events"); got != 6 {

@@ -1,8 +1,11 @@
 package postgres
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,11 +29,8 @@ func (e *UncoveredError) Error() string {
 	if e.Behind > 0 {
 		all = append(all, fmt.Sprintf("it is %d messages behind", e.Behind))
 	}
-	if e.Uncovered.Batches > 0 {
+	if e.Uncovered.Batches > 0 || e.Uncovered.Forgotten > 0 {
 		all = append(all, "it lacks "+e.Uncovered.String())
-	}
-	if e.Uncovered.Forgotten > 0 {
-		all = append(all, fmt.Sprintf("it lacks %d rows of batches that the ledger has forgotten", e.Uncovered.Forgotten))
 	}
 	return fmt.Sprintf("revision %d does not cover the active one, %d: %s", e.Revision, e.Active, strings.Join(all, "; "))
 }
@@ -55,8 +55,10 @@ type Uncovered struct {
 	batches []uncoveredBatch // the first of them
 }
 
-// UncoveredRange is a range of a stream's batches; of an unnumbered batch, its id alone.
+// UncoveredRange is a range of a stream's batches. What sources do not number has
+// no stream.
 type UncoveredRange struct {
+	Source      string    `json:"source"`
 	Incarnation uuid.UUID `json:"incarnation"`
 	First       uint64    `json:"first"`
 	Last        uint64    `json:"last"`
@@ -66,6 +68,7 @@ type UncoveredRange struct {
 type uncoveredBatch struct {
 	at          time.Time
 	id          uuid.UUID
+	source      string
 	incarnation uuid.UUID
 	sequence    uint64
 	rows        int64
@@ -73,26 +76,35 @@ type uncoveredBatch struct {
 
 // String says how many they are, and names the first ranges.
 func (u *Uncovered) String() string {
-	text := fmt.Sprintf("%d batches, %d rows, of the time from %s to %s", u.Batches, u.Rows, u.Oldest.Format(time.DateTime), u.Newest.Format(time.DateTime))
+	var all []string
+	if u.Batches > 0 {
+		all = append(all, fmt.Sprintf("%d batches, %d rows, of the time from %s to %s", u.Batches, u.Rows, u.Oldest.Format(time.DateTime), u.Newest.Format(time.DateTime)))
+	}
+	if u.Forgotten > 0 {
+		all = append(all, fmt.Sprintf("%d rows of batches that the ledger has forgotten", u.Forgotten))
+	}
 	const most = 5
 	for i, r := range u.Streams {
-		if i == most {
-			return text + ", and more"
+		switch {
+		case i == most:
+			all = append(all, "and more")
+		case i > most:
+		case r.Incarnation == uuid.Nil:
+			all = append(all, "some without numbers")
+		default:
+			all = append(all, fmt.Sprintf("batches %d to %d of source %q, stream %s", r.First, r.Last, r.Source, r.Incarnation))
 		}
-		if r.Incarnation == uuid.Nil {
-			text += ", some without numbers"
-			continue
-		}
-		text += fmt.Sprintf(", stream %s batches %d to %d", r.Incarnation, r.First, r.Last)
 	}
-	return text
+	return strings.Join(all, ", ")
 }
 
 const (
 	// The first ones are told one by one.
 	listUncovered = `
-SELECT o.batch_time, o.unique_id, o.incarnation, o.sequence, o.row_count, count(*) OVER (), (sum(o.row_count) OVER ())::bigint, max(o.batch_time) OVER ()
+SELECT o.batch_time, o.unique_id, coalesce(s.source, ''), o.incarnation, o.sequence, o.row_count,
+       count(*) OVER (), (sum(o.row_count) OVER ())::bigint, max(o.batch_time) OVER ()
 FROM tallyman.loaded_elements o
+LEFT JOIN tallyman.streams s ON (s.revision_id, s.incarnation) = ($1, o.incarnation)
 WHERE o.revision_id = $1 AND (o.batch_time >= $3 OR o.batch_time = '0001-01-01T00:00:00Z')
   AND NOT EXISTS (SELECT FROM tallyman.loaded_elements n WHERE (n.revision_id, n.batch_time, n.unique_id) = ($2, o.batch_time, o.unique_id))
 ORDER BY o.batch_time, o.unique_id
@@ -104,6 +116,13 @@ FROM unnest($2::timestamptz[], $3::uuid[]) WITH ORDINALITY AS k (batch_time, uni
 WHERE NOT EXISTS (SELECT FROM tallyman.loaded_elements n WHERE (n.revision_id, n.batch_time, n.unique_id) = ($1, k.batch_time, k.unique_id))
 ORDER BY k.number`
 )
+
+// Behind returns how many messages of the topic revision of has read and revision
+// by has not.
+func (w *Warehouse) Behind(ctx context.Context, of, by int64) (n int64, err error) {
+	err = w.pool.QueryRow(ctx, sumBehind, of, by).Scan(&n)
+	return n, w.class("compare positions", err)
+}
 
 // Uncovered returns what revision of has and revision by has not.
 func (w *Warehouse) Uncovered(ctx context.Context, of, by int64) (Uncovered, error) {
@@ -134,7 +153,7 @@ func uncovered(ctx context.Context, q queryer, of, by int64, since time.Time) (U
 		id, incarnation pgtype.UUID
 		sequence        pgtype.Int8
 	)
-	_, err = pgx.ForEachRow(rows, []any{&b.at, &id, &incarnation, &sequence, &b.rows, &u.Batches, &u.Rows, &u.Newest}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&b.at, &id, &b.source, &incarnation, &sequence, &b.rows, &u.Batches, &u.Rows, &u.Newest}, func() error {
 		b.id, b.incarnation, b.sequence = id.Bytes, incarnation.Bytes, uint64(sequence.Int64)
 		u.batches = append(u.batches, b)
 		return nil
@@ -151,16 +170,16 @@ func (u *Uncovered) summarise() {
 		return
 	}
 	u.Oldest = u.batches[0].at.UTC()
-	at := map[uuid.UUID]int{}
-	for _, b := range u.batches {
-		i, known := at[b.incarnation]
-		if !known {
-			i = len(u.Streams)
-			at[b.incarnation] = i
-			u.Streams = append(u.Streams, UncoveredRange{Incarnation: b.incarnation, First: b.sequence, Last: b.sequence})
+	numbered := slices.Clone(u.batches)
+	slices.SortFunc(numbered, func(a, b uncoveredBatch) int {
+		return cmp.Or(bytes.Compare(a.incarnation[:], b.incarnation[:]), cmp.Compare(a.sequence, b.sequence))
+	})
+	for _, b := range numbered {
+		if n := len(u.Streams); n > 0 && u.Streams[n-1].Incarnation == b.incarnation && b.sequence <= u.Streams[n-1].Last+1 {
+			u.Streams[n-1].Last = b.sequence
+			continue
 		}
-		r := &u.Streams[i]
-		r.First, r.Last = min(r.First, b.sequence), max(r.Last, b.sequence)
+		u.Streams = append(u.Streams, UncoveredRange{Source: b.source, Incarnation: b.incarnation, First: b.sequence, Last: b.sequence})
 	}
 }
 
