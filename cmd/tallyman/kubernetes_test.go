@@ -190,7 +190,11 @@ func checkContainer(t *testing.T, dir string, one corev1.Container) {
 		}
 	}
 	for _, a := range cmd.Flags().Args() {
-		if text, err := os.ReadFile(a); err != nil {
+		if !filepath.IsAbs(a) {
+			if _, err := schema.ParseDataset(a); err != nil {
+				t.Error(err)
+			}
+		} else if text, err := os.ReadFile(a); err != nil {
 			t.Error(err)
 		} else if _, err := schema.ParseManifest(text); err != nil {
 			t.Errorf("%s: %v", a, err)

@@ -121,7 +121,7 @@ func (l *loads) deploy(ctx context.Context) error {
 			err = l.deployOnce(ctx)
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the end of the process is none
 		}
 		if err != nil && !errors.Is(err, job.ErrStopping) && sink.ClassOf(ledgerError(l.warehouse, err)) != sink.Retryable {
 			return conflictHint(ledgerError(l.warehouse, err))

@@ -117,7 +117,9 @@ func (x *resyncing) run(output format) error {
 	ctx := x.cmd.Context()
 	deploy := x.ledger.Deploy
 	if x.flags.replace {
-		deploy = func(ctx context.Context, d job.Deployment) (job.Deployed, error) { return x.ledger.Replace(ctx, d, nil) }
+		deploy = func(ctx context.Context, d job.Deployment) (job.Deployed, error) {
+			return x.ledger.Replace(ctx, d, nil)
+		}
 	}
 	done, err := deploy(ctx, x.deployment)
 	if err != nil {

@@ -225,7 +225,7 @@ func newRevisionCopy(p *program) *cobra.Command {
 		Short: "Copy to a revision the batches that only the active one still has",
 		Long: `Copy to a revision the batches that only the active one still has, each with its entry in the
 ledger, which refuses it if it comes from Kafka after all; and the rows of batches that the ledger
-has forgotten. It is for what is neither in the topic nor in a journal any more: a copy has whatever
+has forgotten. It is for what is neither in the topic nor in a journal any more. A copy has what
 was done to its rows since they were loaded. Interrupted or repeated, it copies each batch once.`,
 		Example: `  tallyman revision copy ads/conversions 2`,
 		Args:    cobra.ExactArgs(2),

@@ -103,8 +103,6 @@ WHERE nspname = 'tallyman' AND nspowner = to_regrole('tallyman_owner') AND pg_ha
 INSERT INTO tallyman.revisions (dataset, manifest_hash, physical_schema, physical_table, state)
 VALUES ($1, $2, $3, $4, 'building') RETURNING revision_id`
 
-	countRevisions = `SELECT count(*) FROM tallyman.revisions WHERE dataset = $1`
-
 	carryDiscarded = `
 INSERT INTO tallyman.loaded_elements (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest, seal)
 SELECT $2, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest, seal

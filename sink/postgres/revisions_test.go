@@ -97,7 +97,7 @@ func TestRevisionsRefused(t *testing.T) {
 	other := d
 	other.Name = "other"
 	execute(t, w.conn, "CREATE TYPE taken AS ENUM ()")
-	make := func(table string) func() error {
+	create := func(table string) func() error {
 		return func() error {
 			_, err := w.CreateRevision(t.Context(), postgres.NewRevision{Dataset: d, Table: table})
 			return err
@@ -112,9 +112,9 @@ func TestRevisionsRefused(t *testing.T) {
 			_, err := w.CreateRevision(t.Context(), postgres.NewRevision{Dataset: other})
 			return err
 		}, postgres.ErrNoRevision, "no dataset test/other"},
-		"with the table of another": {make("events__r1"), postgres.ErrWrongRevision, "a revision of test/events with the table"},
-		"with the view's name":      {make("events"), postgres.ErrWrongRevision, "there is a relation called"},
-		"with a type's name":        {make("taken"), postgres.ErrWrongRevision, "there is a type called"},
+		"with the table of another": {create("events__r1"), postgres.ErrWrongRevision, "a revision of test/events with the table"},
+		"with the view's name":      {create("events"), postgres.ErrWrongRevision, "there is a relation called"},
+		"with a type's name":        {create("taken"), postgres.ErrWrongRevision, "there is a type called"},
 		"with too long a name":      {make(strings.Repeat("x", 64)), postgres.ErrWrongRevision, "longer than the 63 bytes"},
 		"activate nothing": {func() error {
 			_, err := w.Activate(t.Context(), postgres.Activation{Dataset: d, Revision: 9})

@@ -94,7 +94,7 @@ func Run(ctx context.Context, r *job.Run, c Config) error {
 		done, err := fill.look(ctx)
 		switch {
 		case ctx.Err() != nil || done:
-			return nil
+			return nil //nolint:nilerr // work that is told to end has no errors
 		case err != nil && sink.ClassOf(err) == sink.Retryable:
 			c.Logger.Warn("can't see how far the revision is; trying again", "cause", err)
 		case err != nil:
