@@ -115,7 +115,7 @@ func TestRevisionsRefused(t *testing.T) {
 		"with the table of another": {create("events__r1"), postgres.ErrWrongRevision, "a revision of test/events with the table"},
 		"with the view's name":      {create("events"), postgres.ErrWrongRevision, "there is a relation called"},
 		"with a type's name":        {create("taken"), postgres.ErrWrongRevision, "there is a type called"},
-		"with too long a name":      {make(strings.Repeat("x", 64)), postgres.ErrWrongRevision, "longer than the 63 bytes"},
+		"with too long a name":      {create(strings.Repeat("x", 64)), postgres.ErrWrongRevision, "longer than the 63 bytes"},
 		"activate nothing": {func() error {
 			_, err := w.Activate(t.Context(), postgres.Activation{Dataset: d, Revision: 9})
 			return err
