@@ -29,9 +29,6 @@ func (l *loads) request(ctx context.Context, ranges []sink.Missing) error {
 	return requestReplay(ctx, l.conn, l.cfg.WarehouseTarget, ranges)
 }
 
-// resyncPatience is how long sources may take to send what a topic no longer has.
-const resyncPatience = time.Minute
-
 // resync has a further revision of a dataset loaded until it has what the active
 // one has.
 func (l *loads) resync(ctx context.Context, r *job.Run) error {
@@ -46,7 +43,7 @@ func (l *loads) resync(ctx context.Context, r *job.Run) error {
 				Resolve: func(context.Context, pgx.Tx) (job.Target, error) { return targetOf(d), nil }})
 			return err
 		},
-		Behind: f.behind, Lacks: f.lacks, Request: l.request, Patience: resyncPatience,
+		Behind: f.behind, Lacks: f.lacks, Request: l.request, Patience: l.cfg.LoaderMissingGrace,
 		Logger: l.log.With("job", r.Job.ID, "dataset", r.Job.Dataset),
 	})
 }

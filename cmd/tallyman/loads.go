@@ -52,7 +52,7 @@ func newLoads(cfg settings.Config, w *postgres.Warehouse, conn *kafkaconn.Conn, 
 		running: map[int64]*loader.Loader{}, failed: map[int64]error{}, waiting: errors.New("the warehouse was not asked yet"),
 	}
 	l.worker = job.NewWorker(job.WorkerConfig{
-		Ledger: l.ledger, Member: uniqueMember(cfg), Wants: l.wants, Failed: l.fail, Logger: log,
+		Ledger: l.ledger, Member: uniqueMember(cfg), Wants: l.wants, Ended: l.ended, Logger: log,
 		Do: map[string]func(context.Context, *job.Run) error{load.Kind{}.Name(): l.load, replay.Kind{}.Name(): l.replay, resync.Kind{}.Name(): l.resync},
 	})
 	l.metrics = newMetrics(l.worker)
@@ -195,7 +195,7 @@ func (l *loads) load(ctx context.Context, r *job.Run) error {
 	if jobs, _, err := l.worker.Jobs(); err == nil {
 		share = max(share, int64(len(jobs)))
 	}
-	err = load.Run(ctx, r, load.Config{
+	return load.Run(ctx, r, load.Config{
 		Ledger: l.ledger,
 		Loader: loader.Config{
 			Revision: of, Conn: l.conn, Warehouse: l.warehouse, Redriver: l.warehouse.Redriver(), Books: l.warehouse, Receipts: l.warehouse,
@@ -208,15 +208,6 @@ func (l *loads) load(ctx context.Context, r *job.Run) error {
 		Started: func(one *loader.Loader) { l.set(r.Job.ID, one) },
 		Ended:   func() { l.set(r.Job.ID, nil) },
 	})
-	if err == nil && ctx.Err() == nil {
-		l.mu.Lock()
-		own := r.Job.ID == l.deployed
-		l.mu.Unlock()
-		if own {
-			defer l.cancel(errDone)
-		}
-	}
-	return err
 }
 
 // set notes what works on a job; nil: nothing any more.
@@ -230,16 +221,24 @@ func (l *loads) set(id int64, one *loader.Loader) {
 	l.running[id] = one
 }
 
-// fail ends the process if it was started for one dataset. Else the others go on,
-// and the probe says what has failed until it is tried again.
-func (l *loads) fail(j job.Job, err error) {
-	err = fmt.Errorf("%s of %s ended: %w", j.Kind, j.Dataset, err)
+// ended ends the process if it was started for the one job that has ended by
+// itself. Else the others go on, and the probe says what has failed until it is
+// tried again.
+func (l *loads) ended(j job.Job, err error) {
+	if err != nil {
+		err = fmt.Errorf("%s of %s ended: %w", j.Kind, j.Dataset, err)
+	}
 	l.mu.Lock()
 	own := j.ID == l.deployed
-	l.failed[j.ID] = err
+	if err != nil {
+		l.failed[j.ID] = err
+	}
 	l.mu.Unlock()
-	if own {
+	switch {
+	case own && err != nil:
 		l.cancel(err)
+	case own:
+		l.cancel(errDone)
 	}
 }
 

@@ -25,8 +25,9 @@ type WorkerConfig struct {
 	// Do does the work of each kind, until it is done or ctx ends: then it gives up
 	// what it has in hand and returns. A job of a kind that is not here is left alone.
 	Do map[string]func(ctx context.Context, r *Run) error
-	// Failed hears of work that ended with an error. Defaults to nobody.
-	Failed func(j Job, err error)
+	// Ended hears of work that ended by itself, once the ledger was told: with an
+	// error, or completed. Defaults to nobody.
+	Ended func(j Job, err error)
 	// Logger takes what a person should know. Defaults to none.
 	Logger *slog.Logger
 }
@@ -67,8 +68,8 @@ func NewWorker(c WorkerConfig) *Worker {
 	if c.Wants == nil {
 		c.Wants = func(Job) bool { return true }
 	}
-	if c.Failed == nil {
-		c.Failed = func(Job, error) {}
+	if c.Ended == nil {
+		c.Ended = func(Job, error) {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -195,7 +196,7 @@ func (w *Worker) work(ctx context.Context, j Job, at *place, do func(context.Con
 		if _, err := tell(ctx, r, result); err != nil && !errors.Is(err, ErrStale) {
 			log.Warn("can't tell the ledger of jobs so", "cause", err)
 		}
-		w.config.Failed(r.Job, result)
+		w.config.Ended(r.Job, result)
 		return result
 	case cause != nil: // stopped, or the process ends
 		if j, err := l.Leave(ctx, r); err == nil {
@@ -210,6 +211,7 @@ func (w *Worker) work(ctx context.Context, j Job, at *place, do func(context.Con
 			return err
 		}
 		log.Info("completed a job")
+		w.config.Ended(r.Job, nil)
 		return nil
 	}
 }

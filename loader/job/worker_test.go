@@ -147,10 +147,16 @@ func TestWorkerSurvivesLostConnections(t *testing.T) {
 // Work that is done completes its job, and work that fails is tried again.
 func TestWorkerTellsWhatCameOfIt(t *testing.T) {
 	each(t, func(t *testing.T, r *rig) {
-		var failed atomic.Int64
+		var failed, completed atomic.Int64
 		a := r.hand("a", func(c *job.WorkerConfig) {
 			c.Every = 50 * time.Millisecond
-			c.Failed = func(job.Job, error) { failed.Add(1) }
+			c.Ended = func(_ job.Job, err error) {
+				if err != nil {
+					failed.Add(1)
+				} else {
+					completed.Add(1)
+				}
+			}
 		})
 		id := r.deploy(1, "").Job.ID
 		a.begins()
@@ -159,8 +165,9 @@ func TestWorkerTellsWhatCameOfIt(t *testing.T) {
 		a.end <- nil
 		r.becomes(id, job.Completed)
 		r.told(id, "scheduled running error retry running completed")
-		if failed.Load() != 1 {
-			t.Errorf("%d failures were told", failed.Load())
+		a.stop()
+		if failed.Load() != 1 || completed.Load() != 1 {
+			t.Errorf("%d failures and %d completions were told", failed.Load(), completed.Load())
 		}
 	})
 }

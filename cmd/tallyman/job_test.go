@@ -1,0 +1,230 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tallyman/internal/sandbox/sandboxtest"
+)
+
+// working is a loader process of the tests.
+type working struct {
+	s    *incompleteSite
+	cmd  *exec.Cmd
+	path string // of its log
+}
+
+// begin starts a loader that ends with the test.
+func (s *incompleteSite) begin(args ...string) *working {
+	s.t.Helper()
+	w := &working{s: s, path: filepath.Join(s.t.TempDir(), "log"), cmd: exec.Command(os.Args[0], append([]string{"load"}, args...)...)}
+	log, err := os.Create(w.path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	w.cmd.Env = append([]string{asProgram}, append(s.env, "TALLYMAN_ADMIN_LISTEN=127.0.0.1:0")...)
+	w.cmd.Stdout, w.cmd.Stderr = log, log
+	if err := w.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		_ = w.cmd.Process.Kill()
+		_ = w.cmd.Wait()
+		_ = log.Close()
+		if s.t.Failed() {
+			s.t.Logf("a loader's log:\n%.8000s", w.log())
+		}
+	})
+	return w
+}
+
+func (w *working) log() string {
+	text, err := os.ReadFile(w.path)
+	if err != nil {
+		w.s.t.Error(err)
+	}
+	return string(text)
+}
+
+// page asks the loader's admin listener, once it listens.
+func (w *working) page(path string) (int, string) {
+	w.s.t.Helper()
+	var address string
+	w.s.until("the address", func() bool {
+		_, rest, found := strings.Cut(w.log(), `msg="metrics and probes" address=`)
+		address, _, _ = strings.Cut(rest, "\n")
+		return found
+	})
+	resp, err := http.Get("http://" + address + path)
+	if err != nil {
+		w.s.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.s.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// until waits for something.
+func (s *incompleteSite) until(what string, is func() bool) {
+	s.t.Helper()
+	for end := time.Now().Add(60 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			s.t.Fatalf("no %s within a minute", what)
+		}
+	}
+}
+
+// number asks the warehouse for a number.
+func (s *incompleteSite) number(sql string) int64 {
+	s.t.Helper()
+	n, err := strconv.ParseInt(s.ask("SELECT ("+sql+")::text"), 10, 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// becomes waits until a job is in a status.
+func (s *incompleteSite) becomes(id int64, status string) {
+	s.t.Helper()
+	s.until(status, func() bool {
+		return s.ask(fmt.Sprintf("SELECT status FROM tallyman.job_status WHERE job_id = %d", id)) == status
+	})
+}
+
+// Loaders that all start at once are one job. Another option is a conflict. While
+// it is stopped they are idle and say so, and once it is deployed again they load.
+func TestLoadersAreOneJob(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := newIncompleteSite(t, version)
+			var loaders []*working
+			for range 5 {
+				loaders = append(loaders, s.begin("web/visits"))
+			}
+			s.until("five members", func() bool { return s.number("SELECT count(*) FROM tallyman.job_members") == 5 })
+			if got := s.ask("SELECT string_agg(type, ' ' ORDER BY event_id) FROM tallyman.job_events"); got != "scheduled running" {
+				t.Errorf("events: %s", got)
+			}
+			id := s.number("SELECT job_id FROM tallyman.jobs")
+			fail(t, exitFailed, s.env, []string{"job", "deploy", "load", "web/visits", "--option", "parallelism=2"},
+				fmt.Sprintf("job %d is running with other options: parallelism is 0, not 2", id), "--replace")
+			s.must("push", "web/visits", "--manifest", s.manifest, file(t, "a.csv", visitsCSV), "--wait-loaded")
+			contains(t, s.must("job", "stop", fmt.Sprint(id), "--wait", "30s"), "is stopped")
+			for _, l := range loaders {
+				s.until("an idle loader", func() bool {
+					status, text := l.page("/readyz")
+					return status == http.StatusOK && strings.Contains(text, fmt.Sprintf("web/visits: load job %d is stopped", id))
+				})
+				_, metrics := l.page("/metrics")
+				for _, want := range []string{`tallyman_job_status{dataset="web/visits",kind="load",revision="1",status="stopped"} 1`, `tallyman_job_member{dataset="web/visits",kind="load",revision="1"} 0`} {
+					if !strings.Contains(metrics, want) {
+						t.Errorf("no %s in /metrics", want)
+					}
+				}
+			}
+			s.must("push", "web/visits", "--manifest", s.manifest, file(t, "b.ndjson", visitsNDJSON))
+			before := s.ask("SELECT count(*) || ' ' || sum(next_offset) FROM tallyman.positions")
+			contains(t, s.must("job", "deploy", "load", "web/visits", "--option", "parallelism=3"), "scheduled")
+			s.must("wait", "web/visits", "--complete-through", "now", "--timeout", "60s")
+			if after := s.ask("SELECT count(*) || ' ' || sum(next_offset) FROM tallyman.positions"); after == before {
+				t.Errorf("the positions are where they were: %s", before)
+			}
+			if n := s.number("SELECT count(*) FROM tallyman.job_members"); n != 3 {
+				t.Errorf("%d members, want 3", n)
+			}
+			if era := s.number("SELECT max(era) FROM tallyman.positions"); era < 2 {
+				t.Errorf("era %d: what members of the first epoch have in hand is not refused", era)
+			}
+			s.must("verify", "web/visits")
+		})
+	}
+}
+
+// A load with an end completes its job, and the process ends with it.
+func TestLoadToAnEnd(t *testing.T) {
+	t.Parallel()
+	s := newIncompleteSite(t, "18")
+	s.must("push", "web/visits", "--manifest", s.manifest, file(t, "a.csv", visitsCSV))
+	s.must("load", "web/visits", "--end", "latest")
+	var list struct {
+		Jobs []struct{ Status string }
+	}
+	if err := json.Unmarshal([]byte(s.must("job", "list", "-o", "json")), &list); err != nil || len(list.Jobs) != 1 || list.Jobs[0].Status != "completed" {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if n := s.number("SELECT count(*) FROM public.visits"); n != 3 {
+		t.Errorf("%d rows, want 3", n)
+	}
+	// It is scheduled again, and ends also where there is nothing to load, and with a time.
+	s.must("load", "web/visits", "--end", time.Now().Add(2*time.Second).Format(time.RFC3339))
+}
+
+// A loader that is frozen while it has a transaction open, in the middle of a COPY
+// too, holds up neither a stop nor what comes after; when it goes on, it changes
+// nothing any more.
+func TestFrozenLoader(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := newIncompleteSite(t, version)
+			var csv strings.Builder
+			csv.WriteString(strings.SplitAfter(visitsCSV, "\n")[0])
+			row := strings.SplitAfter(visitsCSV, "\n")[1]
+			const rows = 200_000
+			for range rows {
+				csv.WriteString(row)
+			}
+			s.must("push", "web/visits", "--manifest", s.manifest, file(t, "large.csv", csv.String()))
+			l := s.begin("web/visits")
+			s.until("a transaction to freeze", func() bool {
+				_ = l.cmd.Process.Signal(syscall.SIGSTOP)
+				// What PostgreSQL still has to do, it does.
+				for range 20 {
+					if s.number(`SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tallyman/%' AND backend_xid IS NOT NULL AND wait_event = 'ClientRead'`) > 0 {
+						return true
+					}
+				}
+				_ = l.cmd.Process.Signal(syscall.SIGCONT)
+				if s.number("SELECT count(*) FROM public.visits") == rows {
+					t.Fatal("everything was loaded before anything was caught")
+				}
+				return false
+			})
+			id := s.number("SELECT job_id FROM tallyman.jobs")
+			contains(t, s.must("job", "stop", fmt.Sprint(id), "--wait", "60s"), "is stopped")
+			const state = `SELECT (SELECT count(*) FROM public.visits) || ' ' || (SELECT count(*) FROM tallyman.loaded_elements) || ' ' || (SELECT string_agg(next_offset || '/' || era, ',') FROM tallyman.positions)`
+			before := s.ask(state)
+			_ = l.cmd.Process.Signal(syscall.SIGCONT)
+			s.until("word of it", func() bool {
+				return strings.Contains(l.log(), "left a job") || strings.Contains(l.log(), "lease ends by itself")
+			})
+			if after := s.ask(state); after != before {
+				t.Errorf("rows, batches and positions are %s, and were %s", after, before)
+			}
+			// In the next epoch it is a member like others.
+			s.must("job", "deploy", "load", "web/visits")
+			s.must("wait", "web/visits", "--complete-through", "now", "--timeout", "60s")
+			if n := s.number("SELECT count(*) FROM public.visits"); n != rows {
+				t.Errorf("%d rows, want %d", n, rows)
+			}
+			s.must("verify", "web/visits")
+		})
+	}
+}
