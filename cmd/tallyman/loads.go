@@ -72,7 +72,11 @@ func (l *loads) run(ctx context.Context) error {
 	l.cancel = cancel
 	var group sync.WaitGroup
 	if l.cfg.AdminListen != "off" {
-		server, err := admin.Listen(admin.Config{Listen: l.cfg.AdminListen, Gatherer: l.metrics, Ready: l.ready, Logger: l.log})
+		jobs, err := jobsAPI(l.cfg, l.warehouse, l.ledger)
+		if err != nil {
+			return err
+		}
+		server, err := admin.Listen(admin.Config{Listen: l.cfg.AdminListen, Gatherer: l.metrics, Ready: l.ready, API: jobs, Logger: l.log})
 		if err != nil {
 			return err
 		}

@@ -25,6 +25,8 @@ type Config struct {
 	// Ready returns nil, or why the process is not doing its work: the body of a 503.
 	// The note is what else to know, after the "ok" of one that is ready; empty: nothing.
 	Ready func() (note string, err error)
+	// API answers below /v1/. Defaults to nothing.
+	API http.Handler
 	// Logger takes errors of single requests. Defaults to none.
 	Logger *slog.Logger
 }
@@ -52,6 +54,9 @@ func Listen(config Config) (*Server, error) {
 		note, err := config.Ready()
 		answer(w, note, err)
 	})
+	if config.API != nil {
+		mux.Handle("/v1/", config.API)
+	}
 	return &Server{
 		listener: listener,
 		server: &http.Server{

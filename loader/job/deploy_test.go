@@ -59,6 +59,7 @@ func TestRepeatedDeploy(t *testing.T) {
 		for _, options := range []string{
 			`{"end":"latest","parallelism":2}`, "\n\t{ \"parallelism\" : 2 , \"end\" : \"latest\" }\n", `{"parallelism": 2, "end": "latest", "rate": 1.5}`,
 			`{"rate": 15e-1, "placement": "", "parallelism": 2, "end": "\u006catest"}`,
+			`{"parallelism": 2.0, "end": "latest"}`, `{"parallelism": 0.2e1, "end": "latest"}`,
 		} {
 			if d := r.deploy(1, options); !d.Deduplicated || d.Job.ID != first.Job.ID {
 				t.Errorf("%s: %+v", options, d)
@@ -96,7 +97,8 @@ func TestDeployWithOtherOptions(t *testing.T) {
 func TestDeployOfNonsense(t *testing.T) {
 	each(t, func(t *testing.T, r *rig) {
 		for options, want := range map[string]error{`{"paralelism": 2}`: job.ErrMalformed, `{"parallelism": "2"}`: job.ErrMalformed, `[]`: job.ErrMalformed,
-			`{"parallelism": 2} {}`: job.ErrMalformed, `{`: job.ErrMalformed} {
+			`{"parallelism": 2} {}`: job.ErrMalformed, `{`: job.ErrMalformed,
+			`{"parallelism": 2.5}`: job.ErrMalformed, `{"parallelism": 1e999999999}`: job.ErrMalformed, `{"parallelism": 9223372036854775808}`: job.ErrMalformed} {
 			_, err := r.Deploy(t.Context(), wanted(1, options))
 			r.fails(err, want)
 		}

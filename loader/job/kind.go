@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
 	"regexp"
 	"strings"
@@ -68,20 +69,60 @@ type Kind interface {
 }
 
 // ReadOptions fills in the struct that into points to. Unknown fields and what
-// follows the object are errors; nothing at all leaves every default.
+// follows the object are errors; nothing at all leaves every default. A whole number
+// may be spelled as any: 2, 2.0 and 2e0 are one.
 func ReadOptions(raw json.RawMessage, into any) error {
 	if len(bytes.TrimSpace(raw)) == 0 {
 		return nil
 	}
+	var given any
 	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
+	d.UseNumber()
+	if err := d.Decode(&given); err != nil {
 		return fmt.Errorf("%w: options: %w", ErrMalformed, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: options: something follows the object", ErrMalformed)
 	}
+	if given == nil {
+		return nil
+	}
+	if _, object := given.(map[string]any); !object {
+		return fmt.Errorf("%w: options: want an object", ErrMalformed)
+	}
+	spelled, err := json.Marshal(plain(given))
+	if err != nil {
+		return fmt.Errorf("%w: options: %w", ErrMalformed, err)
+	}
+	d = json.NewDecoder(bytes.NewReader(spelled))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("%w: options: %w", ErrMalformed, err)
+	}
 	return nil
+}
+
+// plain spells whole numbers as such, as far as a float64 tells them apart.
+func plain(v any) any {
+	const exact = 1 << 53
+	switch v := v.(type) {
+	case json.Number:
+		if _, err := v.Int64(); err == nil {
+			return v
+		}
+		if f, err := v.Float64(); err == nil && f == math.Trunc(f) && math.Abs(f) < exact {
+			return int64(f)
+		}
+	case []any:
+		for i := range v {
+			v[i] = plain(v[i])
+		}
+	case map[string]any:
+		for name := range v {
+			v[name] = plain(v[name])
+		}
+	}
+	return v
 }
 
 // Difference is an option that a request would change.

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"tallyman/internal/bearer"
 )
 
 // tokenFile writes a token file of the test's own.
@@ -63,7 +65,7 @@ func TestTokensAreReadAgain(t *testing.T) {
 func TestBadTokenFiles(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", "# none\n", "first-secret-of-shop\n", "shop short\n", "shop two words-and-more\n"} {
-		if got, err := readTokens(tokenFile(t, text)); err == nil {
+		if got, err := bearer.Read(tokenFile(t, text)); err == nil {
 			t.Errorf("%q gives %v", text, got)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"tallyman/internal/bearer"
 	"tallyman/schema"
 	"tallyman/source"
 	"tallyman/source/intake"
@@ -20,7 +21,7 @@ type Daemon struct {
 	datasets map[schema.Dataset]*dataset
 	mux      *http.ServeMux
 	origins  *http.CrossOriginProtection
-	tokens   *fresh[[]token] // nil: none are needed
+	tokens   *fresh[bearer.Tokens] // nil: none are needed
 	limits   *limits
 	memory   *semaphore.Weighted
 	decoding *semaphore.Weighted
@@ -62,7 +63,7 @@ func New(cfg Config) (*Daemon, error) {
 		d.datasets[m.Dataset] = &dataset{source: s, decoder: decoder, name: m.Dataset, hash: m.Hash()}
 	}
 	if cfg.TokenFile != "" {
-		d.tokens, err = newFresh(cfg.Logger, func() ([]token, error) { return readTokens(cfg.TokenFile) }, cfg.TokenFile)
+		d.tokens, err = newFresh(cfg.Logger, func() (bearer.Tokens, error) { return bearer.Read(cfg.TokenFile) }, cfg.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("serve: %w", err)
 		}

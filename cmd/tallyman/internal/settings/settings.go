@@ -70,7 +70,8 @@ type Config struct {
 	ServeReplayGrace      time.Duration
 	ServeReplayTries      int
 
-	AdminListen string
+	AdminListen    string
+	AdminTokenFile string
 
 	LogLevel  slog.Level
 	LogFormat string
