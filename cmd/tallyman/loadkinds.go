@@ -37,14 +37,16 @@ func (l *loads) resync(ctx context.Context, r *job.Run) error {
 		return err
 	}
 	f := filler{l: l, revision: d.Revision}
+	log := l.log.With("job", r.Job.ID, "dataset", r.Job.Dataset)
 	return resync.Run(ctx, r, resync.Config{
 		Deploy: func(ctx context.Context, options json.RawMessage) error {
-			_, err := l.ledger.Deploy(ctx, job.Deployment{Kind: load.Kind{}.Name(), Options: options,
-				Resolve: func(context.Context, pgx.Tx) (job.Target, error) { return targetOf(d), nil }})
+			// The load of a revision that is being built is the resync's own.
+			_, err := l.ledger.Replace(ctx, job.Deployment{Kind: load.Kind{}.Name(), Options: options,
+				Resolve: func(context.Context, pgx.Tx) (job.Target, error) { return targetOf(d), nil },
+			}, func(c *job.Conflict) { log.Info("replacing the revision's load", "load", c.Job.ID, "differences", c.Differences) })
 			return err
 		},
-		Behind: f.behind, Lacks: f.lacks, Request: l.request, Patience: l.cfg.LoaderMissingGrace,
-		Logger: l.log.With("job", r.Job.ID, "dataset", r.Job.Dataset),
+		Behind: f.behind, Lacks: f.lacks, Request: l.request, Patience: l.cfg.LoaderMissingGrace, Logger: log,
 	})
 }
 

@@ -178,6 +178,9 @@ func (x *resyncing) follow(ctx context.Context, j job.Job) (job.Job, error) {
 	for {
 		now, err := x.ledger.Show(ctx, j.ID)
 		if err == nil {
+			if now.Status == job.Failed && now.Attempts != j.Attempts {
+				x.say("job %d failed and is tried again: %s", now.ID, causeOf(now.Detail))
+			}
 			j = now
 		}
 		switch {

@@ -195,7 +195,7 @@ func offsets(ctx context.Context, client *kgo.Client, topic string, at int64) ([
 }
 
 // membersOf returns how many members the loaders' group has, and its state.
-func membersOf(ctx context.Context, client *kgo.Client) (n int, state string, err error) {
+func membersOf(ctx context.Context, client *kgo.Client, group string) (n int, state string, err error) {
 	r := kmsg.NewPtrDescribeGroupsRequest()
 	r.Groups = []string{group}
 	for _, shard := range client.RequestSharded(ctx, r) {

@@ -191,7 +191,7 @@ type loader struct {
 	log  string
 }
 
-// load starts a loader.
+// load starts a loader; dataset empty: of all active jobs.
 func (s *site) load(name, dataset string) *loader {
 	s.t.Helper()
 	l := &loader{site: s, name: name, log: filepath.Join(s.logDir, name+".log")}
@@ -200,7 +200,11 @@ func (s *site) load(name, dataset string) *loader {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = log.Close() }()
-	l.cmd = exec.Command(s.binary, "load", dataset)
+	args := []string{"load"}
+	if dataset != "" {
+		args = append(args, dataset)
+	}
+	l.cmd = exec.Command(s.binary, args...)
 	l.cmd.Env = append(s.env, "TALLYMAN_LOADER_MEMBER="+name)
 	l.cmd.Stdout, l.cmd.Stderr = log, log
 	if err := l.cmd.Start(); err != nil {

@@ -129,6 +129,6 @@ func (c *cluster) describe(ctx context.Context) string {
 	if err != nil {
 		return fmt.Sprintf("topic %s: %v", topic, err)
 	}
-	members, state, err := membersOf(ctx, client)
+	members, state, err := membersOf(ctx, client, group)
 	return fmt.Sprintf("topic %s from %v to %v; group %s: %s, %d members, %v", topic, starts, ends, group, state, members, err)
 }

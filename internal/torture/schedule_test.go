@@ -127,7 +127,7 @@ func (x *schedule) settled() {
 			x.t.Fatal(err)
 		}
 		defer client.Close()
-		n, state, err := membersOf(x.t.Context(), client)
+		n, state, err := membersOf(x.t.Context(), client, group)
 		return err == nil && state == "Stable" && n == len(x.loaders)
 	})
 }
