@@ -43,7 +43,9 @@ func (l *loads) resync(ctx context.Context, r *job.Run) error {
 			// The load of a revision that is being built is the resync's own.
 			_, err := l.ledger.Replace(ctx, job.Deployment{Kind: load.Kind{}.Name(), Options: options,
 				Resolve: func(context.Context, pgx.Tx) (job.Target, error) { return targetOf(d), nil },
-			}, func(c *job.Conflict) { log.Info("replacing the revision's load", "load", c.Job.ID, "differences", c.Differences) })
+			}, func(c *job.Conflict) {
+				log.Info("replacing the revision's load", "load", c.Job.ID, "differences", c.Differences)
+			})
 			return err
 		},
 		Behind: f.behind, Lacks: f.lacks, Request: l.request, Patience: l.cfg.LoaderMissingGrace, Logger: log,

@@ -102,13 +102,6 @@ WHERE nspname = 'tallyman' AND nspowner = to_regrole('tallyman_owner') AND pg_ha
 	insertBuilding = `
 INSERT INTO tallyman.revisions (dataset, manifest_hash, physical_schema, physical_table, state)
 VALUES ($1, $2, $3, $4, 'building') RETURNING revision_id`
-
-	carryDiscarded = `
-INSERT INTO tallyman.loaded_elements (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest, seal)
-SELECT $2, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest, seal
-FROM tallyman.loaded_elements WHERE revision_id = $1 AND outcome = 'discarded'
-ORDER BY batch_time, unique_id
-ON CONFLICT DO NOTHING`
 )
 
 // longestName is how many bytes PostgreSQL keeps of a name.
@@ -269,12 +262,23 @@ FROM tallyman.satisfied WHERE revision_id = $1 AND reason IN ('accepted', 'forgo
 ORDER BY incarnation, first, reason
 ON CONFLICT DO NOTHING`
 
+	// By the messages that were given up: there are few, and of the ledger's entries many.
 	carryV4 = `
 INSERT INTO tallyman.v4_ids (revision_id, unique_id, batch_time)
-SELECT $2, v.unique_id, v.batch_time FROM tallyman.v4_ids v
-JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = ($1, v.batch_time, v.unique_id) AND l.outcome = 'discarded'
-WHERE v.revision_id = $1
+SELECT $2, v.unique_id, v.batch_time
+FROM tallyman.quarantine q
+JOIN tallyman.v4_ids v ON (v.revision_id, v.unique_id) = ($1, q.unique_id)
+WHERE q.revision_id = $1 AND q.state = 'discarded'
 ORDER BY v.unique_id
+ON CONFLICT DO NOTHING`
+
+	carryDiscarded = `
+INSERT INTO tallyman.loaded_elements (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest, seal)
+SELECT $2, l.batch_time, l.unique_id, l.outcome, l.incarnation, l.sequence, l.row_count, l.byte_count, l.digest, l.seal
+FROM tallyman.quarantine q
+JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = ($1, q.batch_time, q.unique_id) AND l.outcome = 'discarded'
+WHERE q.revision_id = $1 AND q.state = 'discarded'
+ORDER BY l.batch_time, l.unique_id
 ON CONFLICT DO NOTHING`
 )
 

@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -451,5 +452,41 @@ func TestOnlyTheActiveRevisionGivesReceipts(t *testing.T) {
 	receipts, _, err := n.TakeReceipts(t.Context(), sink.Due{Revision: n.revision, Cluster: "default", Limit: 10, Lease: time.Second, All: true})
 	if err != nil || len(receipts) != 2 { // and what the other one had heard of
 		t.Errorf("%d receipts: %v", len(receipts), err)
+	}
+}
+
+// What people have decided of a dataset holds for its next revision: a batch that
+// was given up is a duplicate there, a loss that was accepted is none.
+func TestDecisionsCarryOver(t *testing.T) {
+	t.Parallel()
+	w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{})
+	given := w.element(uuid.New(), w.partition(0), 0, []any{int64(1), "x"})
+	key := w.bury(given, batch.Rejected)
+	if _, err := w.Quarantine().Discard(t.Context(), key, sink.Discard{By: "me", Why: "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	stream := uuid.New()
+	w.announce(stream, 5, 1)
+	if n, err := w.AcceptMissing(t.Context(), sink.Acceptance{Revision: w.revision.ID, Incarnation: stream, First: 2, Last: 3, By: "me", Why: "a test"}); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	n := w.second("")
+	q := n.partition(0)
+	given.Offset = 0
+	res, err := n.committer().Commit(t.Context(), n.group(q, 1, given))
+	if err != nil || res.Outcomes[0] != sink.Duplicate {
+		t.Errorf("%v, %v", res, err)
+	}
+	w.activates(n.revision, true)
+	missing, err := w.Missing(t.Context(), "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ranges []string
+	for _, m := range missing {
+		ranges = append(ranges, fmt.Sprint(m.Revision, " ", m.First, "-", m.Last))
+	}
+	if diff := cmp.Diff([]string{"2 1-1", "2 4-5"}, ranges); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -105,7 +105,7 @@ SELECT o.batch_time, o.unique_id, coalesce(s.source, ''), o.incarnation, o.seque
        count(*) OVER (), (sum(o.row_count) OVER ())::bigint, max(o.batch_time) OVER ()
 FROM tallyman.loaded_elements o
 LEFT JOIN tallyman.streams s ON (s.revision_id, s.incarnation) = ($1, o.incarnation)
-WHERE o.revision_id = $1 AND (o.batch_time >= $3 OR o.batch_time = '0001-01-01T00:00:00Z')
+WHERE o.revision_id = $1 AND o.batch_time >= $3
   AND NOT EXISTS (SELECT FROM tallyman.loaded_elements n WHERE (n.revision_id, n.batch_time, n.unique_id) = ($2, o.batch_time, o.unique_id))
 ORDER BY o.batch_time, o.unique_id
 LIMIT 10000`
