@@ -25,6 +25,18 @@ func kindNames() []string {
 	return []string{load.Kind{}.Name(), replay.Kind{}.Name(), resync.Kind{}.Name()}
 }
 
+// findFor says what a job of a kind is about, if a look is enough for that.
+func findFor(kind string, d schema.Dataset, revision int64) func(context.Context, job.Querier) (job.Target, bool, error) {
+	state := sink.Active
+	if kind == (resync.Kind{}).Name() {
+		state = sink.Building
+	}
+	return func(ctx context.Context, q job.Querier) (job.Target, bool, error) {
+		id, hash, err := postgres.FindRevision(ctx, q, d, revision, state)
+		return job.Target{Dataset: d.String(), Manifest: hash, Revision: id}, id != 0, err
+	}
+}
+
 // resolveFor says what a job of a kind is about.
 func resolveFor(w *postgres.Warehouse, kind string, d schema.Dataset, revision int64) func(context.Context, pgx.Tx) (job.Target, error) {
 	if kind == (resync.Kind{}).Name() {
@@ -70,7 +82,7 @@ those of replay are source, since and until.`,
 			return err
 		}
 		defer w.Close()
-		d.Resolve = resolveFor(w, d.Kind, dataset, *revision)
+		d.Resolve, d.Find = resolveFor(w, d.Kind, dataset, *revision), findFor(d.Kind, dataset, *revision)
 		do := l.Deploy
 		if *replace {
 			do = func(ctx context.Context, d job.Deployment) (job.Deployed, error) {

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"tallyman/cmd/tallyman/internal/settings"
 	"tallyman/internal/bearer"
 	"tallyman/loader/job"
@@ -30,9 +28,9 @@ func jobsAPI(cfg settings.Config, w *postgres.Warehouse, l *job.Ledger) (http.Ha
 	return api.Handler(api.Config{
 		Ledger: l, Revisions: revisionsAPI{w}, Admit: admit,
 		StatusOf: func(err error) int { return statusOf(ledgerError(w, err)) },
-		Resolve: func(kind, dataset string, revision int64) (func(context.Context, pgx.Tx) (job.Target, error), error) {
+		Resolve: func(kind, dataset string, revision int64) (job.Deployment, error) {
 			d, err := schema.ParseDataset(dataset)
-			return resolveFor(w, kind, d, revision), err
+			return job.Deployment{Resolve: resolveFor(w, kind, d, revision), Find: findFor(kind, d, revision)}, err
 		},
 	}), nil
 }

@@ -149,6 +149,9 @@ func (l *loads) deploy(ctx context.Context) error {
 
 func (l *loads) deployOnce(ctx context.Context) error {
 	d := job.Deployment{Kind: load.Kind{}.Name(), Options: l.options, Resolve: l.resolve}
+	if l.want.Hash == "" {
+		d.Find = findFor(d.Kind, l.want.Dataset, 0)
+	}
 	do := l.ledger.Deploy
 	if l.replace {
 		do = func(ctx context.Context, d job.Deployment) (job.Deployed, error) {

@@ -1,18 +1,34 @@
 package job_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
+
+	"tallyman/loader/job"
 )
 
-// BenchmarkDeploy deploys again what is active, which takes two messages more to
-// the server than reading the job's row.
+// BenchmarkDeploy deploys again what is active: with a look for what it is about,
+// which takes one message more to the server than reading the job's row, and in a
+// transaction, which takes two.
 func BenchmarkDeploy(b *testing.B) {
 	r := newRig(b, "18")
 	id := r.deploy(1, "").Job.ID
 	b.Run("read", func(b *testing.B) {
 		for b.Loop() {
 			r.show(id)
+		}
+	})
+	b.Run("found", func(b *testing.B) {
+		d := wanted(1, "")
+		d.Find = func(ctx context.Context, q job.Querier) (job.Target, bool, error) {
+			t := on(1)
+			return t, true, q.QueryRow(ctx, "SELECT revision_id FROM tallyman.jobs WHERE job_id = $1", id).Scan(&t.Revision)
+		}
+		for b.Loop() {
+			if done, err := r.Deploy(b.Context(), d); err != nil || !done.Deduplicated {
+				b.Fatal("it was not there: ", err)
+			}
 		}
 	})
 	b.Run("again", func(b *testing.B) {

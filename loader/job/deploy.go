@@ -18,6 +18,14 @@ type Deployment struct {
 	// Resolve says what the job is about, in the transaction that makes it: so two
 	// first requests that name no revision get the same one.
 	Resolve func(ctx context.Context, tx pgx.Tx) (Target, error)
+	// Find says the same, where that takes no more than a look; false: it is for
+	// Resolve. Asked first, it spares a repeat the transaction. Defaults to not looking.
+	Find func(ctx context.Context, q Querier) (Target, bool, error)
+}
+
+// Querier is what a look needs of a connection, a pool or a transaction.
+type Querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
 // Deployed is the answer to a deployment.
@@ -43,6 +51,14 @@ func (l *Ledger) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 	canonical, err := json.Marshal(want)
 	if err != nil {
 		return Deployed{}, err
+	}
+	if d.Find != nil {
+		// Whatever else it meets, the transaction meets too.
+		if target, ok, err := d.Find(ctx, l.pool); err == nil && ok {
+			if j, found, err := glance(ctx, l.pool, kind, kind.Key(target), want); err == nil && found {
+				return Deployed{Job: j, Deduplicated: true}, nil
+			}
+		}
 	}
 	var done Deployed
 	err = l.atOnce(ctx, func(tx pgx.Tx) error {
@@ -90,9 +106,9 @@ func (l *Ledger) Deploy(ctx context.Context, d Deployment) (Deployed, error) {
 // glance finds an active job with these options, in one statement and without a
 // lock: a repeat writes nothing, so nobody has to wait for it. Whatever else it
 // sees is for the lock to decide.
-func glance(ctx context.Context, tx pgx.Tx, kind Kind, key Key, want any) (j Job, found bool, err error) {
+func glance(ctx context.Context, q Querier, kind Kind, key Key, want any) (j Job, found bool, err error) {
 	var d detail
-	err = tx.QueryRow(ctx, `SELECT `+columns+`, e.detail FROM tallyman.jobs j JOIN tallyman.job_status s USING (job_id)
+	err = q.QueryRow(ctx, `SELECT `+columns+`, e.detail FROM tallyman.jobs j JOIN tallyman.job_status s USING (job_id)
 		JOIN tallyman.job_events e ON (e.job_id, e.epoch, e.type) = (j.job_id, s.epoch, 'scheduled')
 		WHERE idempotency_key = $1 AND status IN ('scheduled', 'running', 'error')`, key).Scan(append(j.fields(), &d)...)
 	if errors.Is(err, pgx.ErrNoRows) {

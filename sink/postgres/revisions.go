@@ -303,3 +303,21 @@ func (w *Warehouse) Building(ctx context.Context, tx pgx.Tx, d schema.Dataset) (
 	err = tx.QueryRow(ctx, selectBuilding, d.String()).Scan(&id)
 	return id, err
 }
+
+const selectTarget = `
+SELECT revision_id, manifest_hash FROM tallyman.revisions
+WHERE dataset = $1 AND CASE WHEN $2::bigint = 0 THEN state = $3 ELSE revision_id = $2 AND state <> 'retired' END
+ORDER BY revision_id DESC LIMIT 1`
+
+// FindRevision returns a revision of a dataset and the hash of the manifest that it
+// was made from: the one with an id, or if that is 0, the newest in a state. 0:
+// there is none. It is one statement, without a lock.
+func FindRevision(ctx context.Context, q interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, d schema.Dataset, id int64, state sink.State) (revision int64, hash string, err error) {
+	err = q.QueryRow(ctx, selectTarget, d.String(), id, state).Scan(&revision, &hash)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return revision, hash, err
+}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
-	"github.com/jackc/pgx/v5"
 
 	"tallyman/loader/job"
 )
@@ -18,9 +17,9 @@ import (
 type Config struct {
 	// Ledger has the jobs. Required.
 	Ledger *job.Ledger
-	// Resolve says what a job of a kind is about: a revision of a dataset, or if it is
-	// 0, the one that the kind is about by itself. Required.
-	Resolve func(kind, dataset string, revision int64) (func(context.Context, pgx.Tx) (job.Target, error), error)
+	// Resolve begins the deployment of a job of a kind with what it is about: a revision
+	// of a dataset, or if that is 0, the one that the kind is about by itself. Required.
+	Resolve func(kind, dataset string, revision int64) (job.Deployment, error)
 	// Revisions are those of the warehouse. Required.
 	Revisions Revisions
 	// StatusOf returns the HTTP status of an error that is not the ledger's. Defaults

@@ -68,11 +68,12 @@ func (s *server) register(a huma.API) {
 }
 
 func (s *server) deploy(ctx context.Context, in *struct{ Body Deployment }) (*changed[job.Deployed], error) {
-	resolve, err := s.Resolve(in.Body.Kind, in.Body.Dataset, in.Body.Revision)
+	d, err := s.Resolve(in.Body.Kind, in.Body.Dataset, in.Body.Revision)
 	if err != nil {
 		return nil, huma.Error400BadRequest(err.Error())
 	}
-	done, err := s.Ledger.Deploy(ctx, job.Deployment{Kind: in.Body.Kind, Options: in.Body.Options, Resolve: resolve})
+	d.Kind, d.Options = in.Body.Kind, in.Body.Options
+	done, err := s.Ledger.Deploy(ctx, d)
 	if err != nil {
 		return nil, s.fail(err)
 	}
