@@ -176,3 +176,26 @@ func TestReplayAsAJob(t *testing.T) {
 	contains(t, s.must("job", "events", "1"), "scheduled", "running", "completed", "scheduled", "running", "completed")
 	fail(t, exitUsage, s.env, []string{"job", "deploy", "replay", "web/visits", "--option", "since=yesterday"}, "since is no time")
 }
+
+// Resyncs that begin at once are one job about one revision.
+func TestResyncsAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, version := range sandboxtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			s := newIncompleteSite(t, version)
+			var group sync.WaitGroup
+			for range 8 {
+				group.Go(func() {
+					if out, err := s.process("job", "deploy", "resync", "web/visits"); err != nil {
+						t.Errorf("%v\n%s", err, out)
+					}
+				})
+			}
+			group.Wait()
+			if got := s.ask("SELECT count(*) || ' ' || (SELECT count(*) FROM tallyman.jobs) || ' ' || (SELECT count(*) FROM tallyman.job_events) FROM tallyman.revisions"); got != "2 1 1" {
+				t.Errorf("revisions, jobs and events: %s", got)
+			}
+		})
+	}
+}

@@ -490,3 +490,35 @@ func TestDecisionsCarryOver(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// Rows that the ledger has forgotten would go with an activation: they are told of,
+// and copied once when somebody says so.
+func TestForgottenRowsAreCovered(t *testing.T) {
+	t.Parallel()
+	dsn := sandboxtest.Postgres(t, "18")
+	mustInit(t, bare(t, dsn, postgres.Config{}), mid(0))
+	w := open(t, dsn, events, postgres.Config{})
+	p := w.partition(0)
+	old, late := w.element(idAt(mid(0)), p, 0, []any{int64(1), "old"}, []any{int64(2), "old"}), w.element(idAt(mid(5)), p, 1, []any{int64(4), "late"})
+	w.loads(w.committer(), w.group(p, 2, old, late))
+	if _, err := w.Init(t.Context(), postgres.InitOptions{Retention: &postgres.Retention{Months: 3}, Now: func() time.Time { return mid(6) }}); err != nil {
+		t.Fatal(err)
+	}
+	n := w.second("")
+	n.loads(n.committer(), n.group(n.partition(0), 2, late))
+	_, err := w.Activate(t.Context(), postgres.Activation{Dataset: w.revision.Manifest.Dataset, Revision: n.revision.ID, Wait: time.Second})
+	var lacks *postgres.UncoveredError
+	if !errors.As(err, &lacks) || lacks.Uncovered.Forgotten != 2 || lacks.Uncovered.Batches != 0 || !strings.Contains(err.Error(), "2 rows of batches that the ledger has forgotten") {
+		t.Fatalf("%v", err)
+	}
+	for i, want := range []int64{2, 0} {
+		copied, err := w.CopyUncovered(t.Context(), w.revision, n.revision, nil)
+		if err != nil || copied.Rows != want {
+			t.Errorf("copy %d: %+v, %v", i, copied, err)
+		}
+	}
+	w.activates(n.revision, false)
+	if got := w.count("SELECT sum(n) FROM events"); got != 7 {
+		t.Errorf("readers see %d", got)
+	}
+}
