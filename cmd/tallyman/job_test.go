@@ -230,3 +230,60 @@ func TestFrozenLoader(t *testing.T) {
 		})
 	}
 }
+
+// What can't be meant is refused, by its status, and nothing is written.
+func TestJobsRefused(t *testing.T) {
+	t.Parallel()
+	s := newIncompleteSite(t, "18")
+	s.must("job", "deploy", "load", "web/visits")
+	s.must("revision", "create", "web/visits", "--table", "anew")
+	const state = `SELECT (SELECT count(*) FROM tallyman.jobs) || ' ' || (SELECT count(*) FROM tallyman.job_events) || ' ' || (SELECT string_agg(state, ',' ORDER BY revision_id) FROM tallyman.revisions)`
+	before := s.ask(state)
+	for _, tc := range []struct {
+		status int
+		args   string
+		says   string
+	}{
+		{exitUsage, "job deploy mend web/visits", `unknown kind of job "mend": want load, replay, resync`},
+		{exitUsage, "job deploy load visits", "namespace/name"},
+		{exitFailed, "job deploy load web/other", "no dataset web/other; it has web/visits"},
+		{exitFailed, "job deploy resync web/other", "no dataset web/other"},
+		{exitFailed, "job deploy load web/visits --revision 7", "no revision 7; it has 1, 2"},
+		{exitUsage, "job deploy load web/visits --option speed=1", `unknown field "speed"`},
+		{exitUsage, "job deploy load web/visits --option parallelism=-1", "parallelism is -1"},
+		{exitUsage, "job deploy load web/visits --option parallelism=1 --option parallelism=2", "given twice"},
+		{exitUsage, "job deploy load web/visits --option parallelism", "want NAME=VALUE"},
+		{exitUsage, "job deploy load web/visits --option end=soon", "end is neither a time"},
+		{exitFailed, "job deploy load web/visits --option parallelism=2", "parallelism is 0, not 2"},
+		{exitUsage, "job show --key short", "neither 64 hexadecimal digits"},
+		{exitUsage, "job show --key " + strings.Repeat("a", 65), "neither 64 hexadecimal digits"},
+		{exitUsage, "job show", "want a job's id, or --key"},
+		{exitFailed, "job show --key " + strings.Repeat("0", 64), "there is no such job: with key 000"},
+		{exitUsage, "job stop one", "is no job's id"},
+		{exitFailed, "job stop 77", "there is no such job: 77"},
+		{exitFailed, "job events 77", "there is no such job: 77"},
+		{exitFailed, "job retry 77", "there is no such job: 77"},
+		{exitFailed, "job delete 1", "the job is active; stop it first"},
+		{exitFailed, "revision create web/visits --table anew", "a revision of web/visits with the table"},
+		{exitFailed, "revision create web/other", "no dataset web/other"},
+		{exitFailed, "revision activate web/other 2", "revision 2 belongs to web/visits"},
+		{exitFailed, "revision activate web/visits 9", "there is no revision 9"},
+		{exitUsage, "revision activate web/visits two", "is no revision's id"},
+		{exitUsage, "revision activate web/visits 2 --wait 0s", "--wait has to be positive"},
+		{exitFailed, "revision drop web/visits 1", "revision 1 is the active one"},
+		{exitFailed, "revision copy web/visits 9", "there is no revision 9"},
+		{exitFailed, "load web/visits@" + strings.Repeat("0", 64), "takes no rows by manifest"},
+		{exitFailed, "load web/visits --parallelism 3", "with --replace it is stopped"},
+		{exitUsage, "load --end latest", "name its dataset"},
+		{exitUsage, "load web/visits --end 5m", "every replica would mean another"},
+		{exitFailed, "resync web/other", "no dataset web/other"},
+	} {
+		r := invoke(t, s.env, strings.Fields(tc.args)...)
+		if r.status != tc.status || !strings.Contains(r.stderr, tc.says) {
+			t.Errorf("tallyman %s ended with %d, want %d and %q:\n%s%s", tc.args, r.status, tc.status, tc.says, r.stdout, r.stderr)
+		}
+	}
+	if after := s.ask(state); after != before {
+		t.Errorf("jobs, events and revisions are %s, and were %s", after, before)
+	}
+}

@@ -175,7 +175,8 @@ func checkIDs(cmd *cobra.Command, ids []string) error {
 	return nil
 }
 
-// named finds the message of each ID. Nothing is done for an ID that is not one.
+// named finds the message of each ID: in every revision of its dataset that has it
+// in quarantine. Nothing is done for an ID that is not one.
 func named(ctx context.Context, q sink.Quarantine, ids []string) ([]sink.Kept, error) {
 	listing, err := q.List(ctx, sink.Selection{Prefixes: ids}, 0)
 	if err != nil {
@@ -183,19 +184,18 @@ func named(ctx context.Context, q sink.Quarantine, ids []string) ([]sink.Kept, e
 	}
 	var found []sink.Kept
 	for _, id := range ids {
-		var of []sink.Kept
+		messages := map[batch.Digest]bool{}
 		for _, k := range listing.Kept {
 			if strings.HasPrefix(k.Key.SHA256.String(), id) {
-				of = append(of, k)
+				messages[k.Key.SHA256] = true
+				found = append(found, k)
 			}
 		}
-		switch len(of) {
-		case 0:
+		switch {
+		case len(messages) == 0:
 			return nil, fmt.Errorf("quarantine has nothing with the ID %s: see tallyman quarantine list --state all", id)
-		case 1:
-			found = append(found, of[0])
-		default:
-			return nil, fmt.Errorf("%d in quarantine have an ID that begins with %s: give more digits, or select with --dataset", len(of), id)
+		case len(messages) > 1:
+			return nil, fmt.Errorf("%d in quarantine have an ID that begins with %s: give more digits, or select with --dataset", len(messages), id)
 		}
 	}
 	return found, nil

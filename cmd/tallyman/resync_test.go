@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tallyman/internal/sandbox/sandboxtest"
 )
@@ -197,5 +198,31 @@ func TestResyncsAtOnce(t *testing.T) {
 				t.Errorf("revisions, jobs and events: %s", got)
 			}
 		})
+	}
+}
+
+// A message that two revisions have in quarantine has one ID: it is shown once, and
+// what is decided of it is decided for both.
+func TestQuarantineOfTwoRevisions(t *testing.T) {
+	t.Parallel()
+	s := newIncompleteSite(t, "18")
+	s.begin("web/visits")
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.broker.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	bad := &kgo.Record{Topic: "web.visits", Value: []byte("x"), Headers: []kgo.RecordHeader{{Key: "ce_specversion", Value: []byte("1.0")}, {Key: "ce_type", Value: []byte("tallyman.batch.v1")}}}
+	if err := client.ProduceSync(t.Context(), bad).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	s.until("quarantine", func() bool { return s.number("SELECT count(*) FROM tallyman.quarantine") == 1 })
+	s.must("resync", "web/visits")
+	s.until("quarantine in both", func() bool { return s.number("SELECT count(*) FROM tallyman.quarantine WHERE state = 'open'") == 2 })
+	id := s.ask("SELECT DISTINCT encode(sha256, 'hex') FROM tallyman.quarantine")
+	contains(t, s.must("quarantine", "show", id[:12]), id[:12])
+	s.must("quarantine", "discard", id, "--reason", "a test")
+	if n := s.number("SELECT count(*) FROM tallyman.quarantine WHERE state = 'discarded'"); n != 2 {
+		t.Errorf("%d are discarded, want it of both revisions", n)
 	}
 }

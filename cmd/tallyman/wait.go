@@ -155,10 +155,11 @@ func (x *waiting) holds(ctx context.Context) (string, error) {
 		return strings.Join(lines, "\n"), nil
 	}
 	c, err := x.w.Completeness(ctx, x.revision, x.grace)
+	if err != nil { // the time may be over
+		return "", err
+	}
 	x.expected = c.Expected
 	switch {
-	case err != nil:
-		return "", err
 	case c.Streams == 0 && c.Expected == 0:
 		return "no source has announced anything yet", nil
 	case c.All, !c.Through.Before(x.until):
