@@ -33,7 +33,7 @@ func (l *Loader) newBooks() (*books, error) {
 			"Unix time, by the sources' clocks, through which every batch announced is loaded or discarded; 0: not known; +Inf: every stream is closed and loaded."),
 		announced: gauge("tallyman_announced_batches", "Batches that sources announced, by all streams that are not retired."),
 		satisfied: gauge("tallyman_satisfied_batches", "Of the announced batches those that are loaded, discarded, satisfied otherwise or in quarantine."),
-		missing:   gauge("tallyman_missing_batches", "Batches that sources announced, longer ago than the grace period, and that are nowhere."),
+		missing:   gauge("tallyman_missing_batches", "Batches that sources announced, longer ago than the grace period, and that are nowhere; 0 for a revision that readers do not see."),
 		oldest:    gauge("tallyman_missing_oldest_seconds", "For how long the oldest missing batch is missing; 0: none is."),
 		open:      gauge("tallyman_open_streams", "Streams of sources that are not closed."),
 		refused:   gauge("tallyman_streams_refused_announcements", "Announcements in the names of known streams that were not taken."),
@@ -84,6 +84,9 @@ func (b *books) round(ctx context.Context) error {
 	}
 	b.announced.Set(float64(c.Announced))
 	b.satisfied.Set(float64(c.Satisfied))
+	if !c.Read {
+		c.Missing, c.Oldest = 0, time.Time{}
+	}
 	b.missing.Set(float64(c.Missing))
 	b.open.Set(float64(c.Open))
 	b.refused.Set(float64(c.Refused))

@@ -14,6 +14,9 @@ import (
 // It speaks for the sources that the manifest expects, and for all others that
 // the warehouse has heard of; where none is expected, for the latter alone.
 type Completeness struct {
+	// Read says that readers see the revision. One that is being built lacks what it
+	// has not read yet, which nobody misses.
+	Read      bool
 	Expected  int64 // sources that the manifest expects
 	Announced int64 // batches, by all streams that are not retired
 	Satisfied int64 // of these, loaded, discarded, satisfied or in quarantine

@@ -20,7 +20,8 @@ const (
 	sumCompleteness = `
 SELECT count(*), count(*) FILTER (WHERE c.state = 'open'), coalesce(sum(c.refused), 0)::bigint, coalesce(sum(c.announced) FILTER (WHERE c.state <> 'retired'), 0)::bigint,
        LEAST(min(c.complete_through), (SELECT min(e.complete_through) FROM tallyman.expectations e WHERE e.revision_id = $1)),
-       (SELECT count(*) FROM tallyman.expectations e WHERE e.revision_id = $1)
+       (SELECT count(*) FROM tallyman.expectations e WHERE e.revision_id = $1),
+       EXISTS (SELECT FROM tallyman.revisions r WHERE r.revision_id = $1 AND r.state = 'active')
 FROM tallyman.completeness c
 WHERE c.revision_id = $1`
 
@@ -94,7 +95,7 @@ func completeness(ctx context.Context, tx pgx.Tx, r sink.Revision, grace time.Du
 	b := &pgx.Batch{}
 	b.Queue(sumCompleteness, r.ID).QueryRow(func(row pgx.Row) error {
 		var through pgtype.Timestamptz
-		if err := row.Scan(&c.Streams, &c.Open, &c.Refused, &c.Announced, &through, &c.Expected); err != nil {
+		if err := row.Scan(&c.Streams, &c.Open, &c.Refused, &c.Announced, &through, &c.Expected, &c.Read); err != nil {
 			return err
 		}
 		c.All, c.Through = through.Valid && through.InfinityModifier == pgtype.Infinity, finite(through)
