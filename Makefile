@@ -34,7 +34,7 @@ test: ## run the tests; needs only Go
 
 .PHONY: test-all
 test-all: out/schemathesis/bin/schemathesis ## run every test with -race, those on real Apache Kafka (JDK 17, Maven) and of Python too; a skip is a failure
-	TALLYMAN_REAL_KAFKA=1 TALLYMAN_PYTHON=1 TALLYMAN_SCHEMATHESIS=$(CURDIR)/$< go run ./internal/ci/noskip -race $(TEST_FLAGS) ./...
+	TALLYMAN_REAL_KAFKA=1 TALLYMAN_PYTHON=1 TALLYMAN_SCHEMATHESIS=$(CURDIR)/$< go run ./internal/ci/noskip -race -count=1 $(TEST_FLAGS) ./...
 
 # It asks the HTTP daemon whatever its OpenAPI document allows.
 out/schemathesis/bin/schemathesis:

@@ -182,7 +182,7 @@ never answers is given up when its lease ends, and what it does after that comes
 	limit := cmd.Flags().Duration("wait", 0, "wait so long for it to have stopped (default not at all)")
 	output := formatFlag(cmd)
 	return p.aboutJob(cmd, func(ctx context.Context, l *job.Ledger, id int64) error {
-		j, err := l.Stop(ctx, id)
+		j, err := l.StopNow(ctx, id)
 		if err != nil {
 			return err
 		}

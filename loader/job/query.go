@@ -89,6 +89,18 @@ func (l *Ledger) Describe(ctx context.Context, id int64, key Key) (d Description
 	return d, err
 }
 
+// StopNow is Stop, and ends the job at once if nobody works on it: there may be
+// nobody who would find out.
+func (l *Ledger) StopNow(ctx context.Context, id int64) (Job, error) {
+	if _, err := l.Stop(ctx, id); err != nil {
+		return Job{}, err
+	}
+	if _, err := l.Reconcile(ctx, slog.New(slog.DiscardHandler)); err != nil {
+		return Job{}, err
+	}
+	return l.Show(ctx, id)
+}
+
 // AwaitEnd waits until a job has ended, which may need others to work on it, but
 // no longer than limit.
 func (l *Ledger) AwaitEnd(ctx context.Context, id int64, limit time.Duration) (Job, error) {
@@ -121,9 +133,13 @@ func (l *Ledger) OptionsOf(ctx context.Context, j Job) (json.RawMessage, error) 
 
 // Reconcile does what nobody else is there to do: it schedules jobs in error
 // whose pause is over, and ends those that are being stopped and that nobody
-// works on any more. Any number of processes may do so. A job that resists does
+// works on any more. It forgets members that were not heard of for an hour: one that
+// comes back joins again. Any number of processes may do so. A job that resists does
 // not hold up the others; it is logged. It returns how many jobs it moved.
 func (l *Ledger) Reconcile(ctx context.Context, log *slog.Logger) (int, error) {
+	if _, err := l.pool.Exec(ctx, `DELETE FROM tallyman.job_members WHERE lease_until < clock_timestamp() - interval '1 hour'`); err != nil {
+		return 0, err
+	}
 	rows, err := l.pool.Query(ctx, `SELECT job_id, epoch FROM tallyman.job_status
 		WHERE status = 'error' AND retry_at <= clock_timestamp() OR status IN ('stop_requested', 'stopping')`)
 	if err != nil {

@@ -290,3 +290,34 @@ func TestReplace(t *testing.T) {
 		}
 	})
 }
+
+// A job that nobody works on is stopped at once, and may be deployed again.
+func TestStopOfWhatNobodyWorksOn(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		id := r.deploy(1, "").Job.ID
+		j, err := r.StopNow(t.Context(), id)
+		r.no(err)
+		if j.Status != job.Stopped {
+			t.Errorf("it is %s", j.Status)
+		}
+		if d := r.deploy(1, ""); d.Job.Epoch != 2 {
+			t.Errorf("%+v", d)
+		}
+		run, err := r.Join(t.Context(), id, "m", time.Minute)
+		r.no(err)
+		j, err = r.StopNow(t.Context(), id)
+		r.no(err)
+		if j.Status != job.StopRequested {
+			t.Errorf("with a member it is %s", j.Status)
+		}
+		r.run("UPDATE tallyman.job_members SET lease_until = now() - interval '2 hours'")
+		_, err = r.StopNow(t.Context(), id)
+		r.no(err)
+		r.is(id, job.Stopped)
+		if n := r.count("SELECT count(*) FROM tallyman.job_members"); n != 0 {
+			t.Errorf("%d members are remembered", n)
+		}
+		_, err = r.Renew(t.Context(), run, time.Minute)
+		r.fails(err, job.ErrStale)
+	})
+}

@@ -129,7 +129,7 @@ func (s *server) events(ctx context.Context, in *one) (*body[Events], error) {
 }
 
 func (s *server) stop(ctx context.Context, in *one) (*changed[job.Job], error) {
-	return s.change(s.Ledger.Stop(ctx, in.ID))
+	return s.change(s.Ledger.StopNow(ctx, in.ID))
 }
 
 func (s *server) retry(ctx context.Context, in *one) (*changed[job.Job], error) {
