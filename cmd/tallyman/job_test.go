@@ -175,40 +175,50 @@ func TestLoadToAnEnd(t *testing.T) {
 	s.must("load", "web/visits", "--end", time.Now().Add(2*time.Second).Format(time.RFC3339))
 }
 
-// A loader that is frozen in the middle of a COPY, which no time-out of the server
-// ends, holds up neither a stop nor what comes after; when it goes on, it changes
-// nothing any more.
+// frozenRows is how many rows a frozen loader was to load: of 2 KiB, so that a COPY
+// is longer than what sockets hold.
+const frozenRows = 50_000
+
+// frozen returns a loader that was stopped as it stood in the middle of a COPY, which
+// no time-out of the server ends.
+func (s *incompleteSite) frozen() *working {
+	s.t.Helper()
+	var csv strings.Builder
+	csv.WriteString("page,n\n")
+	for n := range frozenRows {
+		fmt.Fprintf(&csv, "%s,%d\n", strings.Repeat("p", 2<<10), n)
+	}
+	s.must("push", "web/visits", "--manifest", s.manifest, file(s.t, "large.csv", csv.String()))
+	l := s.begin("web/visits")
+	caught := func() bool {
+		_ = l.cmd.Process.Signal(syscall.SIGSTOP)
+		// What PostgreSQL still has to do, it does.
+		for range 5 {
+			if s.number(`SELECT count(*) FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid) WHERE wait_event = 'ClientRead'`) > 0 {
+				return true
+			}
+		}
+		_ = l.cmd.Process.Signal(syscall.SIGCONT)
+		if s.number("SELECT count(*) FROM public.visits") == frozenRows {
+			s.t.Fatal("everything was loaded before anything was caught")
+		}
+		return false
+	}
+	for !caught() {
+		time.Sleep(2 * time.Millisecond)
+	}
+	return l
+}
+
+// A loader that is frozen in the middle of a COPY holds up neither a stop nor what
+// comes after; when it goes on, it changes nothing any more.
 func TestFrozenLoader(t *testing.T) {
 	t.Parallel()
 	for _, version := range sandboxtest.Versions() {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
 			s := newIncompleteSite(t, version)
-			var csv strings.Builder
-			csv.WriteString("page,n\n")
-			const rows = 50_000 // of 2 KiB, so that a COPY is longer than what sockets hold
-			for n := range rows {
-				fmt.Fprintf(&csv, "%s,%d\n", strings.Repeat("p", 2<<10), n)
-			}
-			s.must("push", "web/visits", "--manifest", s.manifest, file(t, "large.csv", csv.String()))
-			l := s.begin("web/visits")
-			caught := func() bool {
-				_ = l.cmd.Process.Signal(syscall.SIGSTOP)
-				// What PostgreSQL still has to do, it does.
-				for range 5 {
-					if s.number(`SELECT count(*) FROM pg_stat_progress_copy JOIN pg_stat_activity USING (pid) WHERE wait_event = 'ClientRead'`) > 0 {
-						return true
-					}
-				}
-				_ = l.cmd.Process.Signal(syscall.SIGCONT)
-				if s.number("SELECT count(*) FROM public.visits") == rows {
-					t.Fatal("everything was loaded before anything was caught")
-				}
-				return false
-			}
-			for !caught() {
-				time.Sleep(2 * time.Millisecond)
-			}
+			l := s.frozen()
 			id := s.number("SELECT job_id FROM tallyman.jobs")
 			contains(t, s.must("job", "stop", fmt.Sprint(id), "--wait", "60s"), "is stopped")
 			const state = `SELECT (SELECT count(*) FROM public.visits) || ' ' || (SELECT count(*) FROM tallyman.loaded_elements) || ' ' || (SELECT string_agg(next_offset || '/' || era, ',') FROM tallyman.positions)`
@@ -223,12 +233,39 @@ func TestFrozenLoader(t *testing.T) {
 			// In the next epoch it is a member like others.
 			s.must("job", "deploy", "load", "web/visits")
 			s.must("wait", "web/visits", "--complete-through", "now", "--timeout", "60s")
-			if n := s.number("SELECT count(*) FROM public.visits"); n != rows {
-				t.Errorf("%d rows, want %d", n, rows)
+			if n := s.number("SELECT count(*) FROM public.visits"); n != frozenRows {
+				t.Errorf("%d rows, want %d", n, frozenRows)
 			}
 			s.must("verify", "web/visits")
 		})
 	}
+}
+
+// So it is over a stop, a deployment, a resync and an activation, by another loader:
+// whatever the frozen one still does, both tables have each row once.
+func TestFrozenLoaderOverAnActivation(t *testing.T) {
+	t.Parallel()
+	s := newIncompleteSite(t, "18")
+	l := s.frozen()
+	s.must("job", "stop", fmt.Sprint(s.number("SELECT job_id FROM tallyman.jobs")), "--wait", "60s")
+	s.begin("web/visits")
+	contains(t, s.must("resync", "web/visits", "--wait", "60s"), "revision 2 of web/visits is active")
+	s.must("wait", "web/visits", "--complete-through", "now", "--timeout", "60s")
+	_ = l.cmd.Process.Signal(syscall.SIGCONT)
+	s.until("word of it", func() bool {
+		return strings.Contains(l.log(), "left a job") || strings.Contains(l.log(), "lease ends by itself")
+	})
+	s.until("all rows in both", func() bool {
+		return s.number("SELECT count(*) FROM public.visits__r1") == frozenRows && s.number("SELECT count(*) FROM public.visits") == frozenRows
+	})
+	for _, table := range []string{"visits__r1", "visits__r2"} {
+		if n := s.number("SELECT count(DISTINCT n) FROM public." + table); n != frozenRows {
+			t.Errorf("%d different rows in %s", n, table)
+		}
+	}
+	s.must("verify", "web/visits")
+	s.must("revision", "activate", "web/visits", "1", "--wait", "60s")
+	s.must("verify", "web/visits")
 }
 
 // What can't be meant is refused, by its status, and nothing is written.

@@ -219,9 +219,13 @@ func newJobDelete(p *program) *cobra.Command {
 		Long:    `Delete a job that has ended, with its history. What it loaded stays, and its key is free again.`,
 		Example: `  tallyman job delete 7`,
 	}
+	output := formatFlag(cmd)
 	return p.aboutJob(cmd, func(ctx context.Context, l *job.Ledger, id int64) error {
 		if err := l.Delete(ctx, id); err != nil {
 			return err
+		}
+		if *output == asJSON {
+			return printJSON(p.stdout, map[string]int64{"deleted": id})
 		}
 		_, err := fmt.Fprintf(p.stdout, "job %d is deleted\n", id)
 		return err

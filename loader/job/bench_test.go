@@ -40,6 +40,23 @@ func BenchmarkDeploy(b *testing.B) {
 	})
 }
 
+// BenchmarkStop is how long after a stop a member of the job has heard of it, and
+// stopped.
+func BenchmarkStop(b *testing.B) {
+	r := newRig(b, "18")
+	h := r.hand("m", nil)
+	for b.Loop() {
+		id := r.deploy(1, "").Job.ID
+		h.begins()
+		b.StartTimer()
+		if _, err := r.Stop(b.Context(), id); err != nil {
+			b.Fatal(err)
+		}
+		r.becomes(id, job.Stopped)
+		b.StopTimer()
+	}
+}
+
 // BenchmarkList lists ten thousand jobs.
 func BenchmarkList(b *testing.B) {
 	r := newRig(b, "18")
