@@ -188,10 +188,16 @@ func (d *Demo) tryKill(ctx context.Context, conn *pgx.Conn, first int) (*Kill, e
 	return k, nil
 }
 
+// Transactions that load, and no others: a loader that is killed in one by which it
+// joins its job may be about to join its group, and the embedded broker keeps for
+// ever a member that dies while it does.
 const workingSQL = `
-SELECT application_name
-FROM pg_stat_activity
-WHERE backend_xid IS NOT NULL AND application_name LIKE 'tallyman/%'`
+SELECT a.application_name
+FROM pg_stat_activity a
+WHERE a.backend_xid IS NOT NULL AND a.application_name LIKE 'tallyman/%' AND ` + loadsSQL
+
+const loadsSQL = `EXISTS (
+    SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.relation = 'tallyman.positions'::regclass AND l.mode = 'RowExclusiveLock')`
 
 // working returns a loader that has a transaction open at this moment, and its
 // place; nil: none has.
@@ -232,7 +238,7 @@ func (d *Demo) replace(index int, l *loader) error {
 const openTransactionSQL = `
 SELECT a.backend_xid::text, a.state, a.query, coalesce(p.tuples_processed, 0), coalesce(a.wait_event = 'ClientRead', false) AS waits
 FROM pg_stat_activity a LEFT JOIN pg_stat_progress_copy p USING (pid)
-WHERE a.application_name = $1 AND a.backend_xid IS NOT NULL
+WHERE a.application_name = $1 AND a.backend_xid IS NOT NULL AND ` + loadsSQL + `
 ORDER BY waits DESC
 LIMIT 1`
 
