@@ -38,6 +38,7 @@ type loads struct {
 	ledger    *job.Ledger
 	worker    *job.Worker
 	cancel    context.CancelCauseFunc // ends the process, with an error or without
+	again     chan struct{}           // to deploy the job once more
 
 	mu       sync.Mutex
 	deployed int64                    // the job of the dataset; 0: not yet
@@ -48,11 +49,11 @@ type loads struct {
 
 func newLoads(cfg settings.Config, w *postgres.Warehouse, conn *kafkaconn.Conn, log *slog.Logger) *loads {
 	l := &loads{
-		cfg: cfg, warehouse: w, conn: conn, log: log, ledger: newLedger(w),
+		cfg: cfg, warehouse: w, conn: conn, log: log, ledger: newLedger(w), again: make(chan struct{}, 1),
 		running: map[int64]*loader.Loader{}, failed: map[int64]error{}, waiting: errors.New("the warehouse was not asked yet"),
 	}
 	l.worker = job.NewWorker(job.WorkerConfig{
-		Ledger: l.ledger, Member: uniqueMember(cfg), Wants: l.wants, Ended: l.ended, Logger: log,
+		Ledger: l.ledger, Member: uniqueMember(cfg), Wants: l.wants, Ended: l.ended, Vanished: l.vanished, Logger: log,
 		Do: map[string]func(context.Context, *job.Run) error{load.Kind{}.Name(): l.load, replay.Kind{}.Name(): l.replay, resync.Kind{}.Name(): l.resync},
 	})
 	l.metrics = newMetrics(l.worker)
@@ -94,6 +95,18 @@ func (l *loads) run(ctx context.Context) error {
 		}
 		if ctx.Err() == nil {
 			l.worker.Run(ctx)
+		}
+	})
+	group.Go(func() {
+		for {
+			select {
+			case <-l.again:
+				if err := l.deploy(ctx); err != nil {
+					cancel(err)
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
 	})
 	<-ctx.Done()
@@ -246,6 +259,20 @@ func (l *loads) ended(j job.Job, err error) {
 		l.cancel(err)
 	case own:
 		l.cancel(errDone)
+	}
+}
+
+// vanished deploys the job again that this process was started for, when the
+// warehouse has forgotten it: a restore went back to before its deployment.
+func (l *loads) vanished(j job.Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if j.ID != l.deployed {
+		return
+	}
+	select {
+	case l.again <- struct{}{}:
+	default: // it is about to
 	}
 }
 

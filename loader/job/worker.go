@@ -28,6 +28,10 @@ type WorkerConfig struct {
 	// Ended hears of work that ended by itself, once the ledger was told: with an
 	// error, or completed. Defaults to nobody.
 	Ended func(j Job, err error)
+	// Vanished hears of a job that went back while it was worked on: the ledger does not
+	// have it any more, or in an earlier epoch, as after a restore of its database from
+	// a backup. Defaults to nobody.
+	Vanished func(j Job)
 	// Logger takes what a person should know. Defaults to none.
 	Logger *slog.Logger
 }
@@ -70,6 +74,9 @@ func NewWorker(c WorkerConfig) *Worker {
 	}
 	if c.Ended == nil {
 		c.Ended = func(Job, error) {}
+	}
+	if c.Vanished == nil {
+		c.Vanished = func(Job) {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -161,7 +168,10 @@ func (w *Worker) begin(ctx context.Context, j Job, do func(context.Context, *Run
 }
 
 // The causes for which work on a job is given up.
-var errOver = errors.New("the job is over, or stopped")
+var (
+	errOver     = errors.New("the job is over, or stopped")
+	errVanished = errors.New("the job went back")
+)
 
 // work joins a job, does it, and tells the ledger what came of it. An error is why
 // it should not be joined again at once.
@@ -198,6 +208,10 @@ func (w *Worker) work(ctx context.Context, j Job, at *place, do func(context.Con
 		}
 		w.config.Ended(r.Job, result)
 		return result
+	case errors.Is(cause, errVanished):
+		log.Warn("the job went back, as after a restore of the warehouse; giving it up")
+		w.config.Vanished(r.Job)
+		return nil
 	case cause != nil: // stopped, or the process ends
 		if j, err := l.Leave(ctx, r); err == nil {
 			log.Info("left a job", "status", j.Status)
@@ -231,17 +245,17 @@ func (w *Worker) attend(ctx context.Context, r *Run, at *place, log *slog.Logger
 		case <-tick.C:
 		case <-at.woken:
 		}
-		switch over, err := w.renew(ctx, r); {
+		switch err := w.renew(ctx, r); {
+		case errors.Is(err, errOver), errors.Is(err, errVanished):
+			at.end(err)
 		case err != nil:
 			log.Warn("can't renew the lease on a job; going on", "cause", err)
-		case over:
-			at.end(errOver)
 		}
 	}
 }
 
-// renew renews a lease, and says whether the work shall end.
-func (w *Worker) renew(ctx context.Context, r *Run) (over bool, err error) {
+// renew renews a lease; errOver or errVanished says that the work shall end.
+func (w *Worker) renew(ctx context.Context, r *Run) error {
 	// Also while the process ends: what is in hand is still being committed.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), w.config.Lease/3)
 	defer cancel()
@@ -252,10 +266,15 @@ func (w *Worker) renew(ctx context.Context, r *Run) (over bool, err error) {
 	}
 	switch {
 	case errors.Is(err, ErrStale):
-		return true, nil
+		now, err := l.Show(ctx, r.Job.ID)
+		if errors.Is(err, ErrUnknown) || err == nil && now.Epoch < r.Job.Epoch {
+			return errVanished
+		}
+		return errOver
 	case err != nil:
-		return false, err
+		return err
+	case j.Status != Running: // another member may have failed, if this one's lease was over for a while
+		return errOver
 	}
-	// Another member may have failed, if this one's lease was over for a while.
-	return j.Status != Running, nil
+	return nil
 }

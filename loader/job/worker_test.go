@@ -321,3 +321,39 @@ func TestStopOfWhatNobodyWorksOn(t *testing.T) {
 		r.fails(err, job.ErrStale)
 	})
 }
+
+// A job that the ledger has forgotten while it was worked on, or has in an earlier
+// epoch, is told of, so that who wanted it can ask for it again; one that was stopped
+// and then deleted is not.
+func TestJobsThatWentBack(t *testing.T) {
+	each(t, func(t *testing.T, r *rig) {
+		gone := make(chan job.Job, 10)
+		h := r.hand("m", func(c *job.WorkerConfig) {
+			c.Every = 100 * time.Millisecond
+			c.Vanished = func(j job.Job) { gone <- j }
+		})
+		for _, restore := range []string{"DELETE FROM tallyman.jobs", "DELETE FROM tallyman.job_members; UPDATE tallyman.job_status SET epoch = epoch - 1, status = 'stopped'"} {
+			id := r.deploy(1, "").Job.ID
+			h.begins()
+			r.run(restore)
+			select {
+			case j := <-gone:
+				if j.ID != id {
+					t.Errorf("job %d, want %d", j.ID, id)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("nobody was told")
+			}
+		}
+		id := r.deploy(2, "").Job.ID
+		h.begins()
+		_, err := r.Stop(t.Context(), id)
+		r.no(err)
+		r.becomes(id, job.Stopped)
+		r.no(r.Delete(t.Context(), id))
+		time.Sleep(300 * time.Millisecond)
+		if len(gone) != 0 {
+			t.Error("a job that was stopped and deleted was told of")
+		}
+	})
+}
