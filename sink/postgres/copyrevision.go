@@ -28,21 +28,39 @@ WHERE v.revision_id = $1 AND v.unique_id = ANY ($3::uuid[])
 ORDER BY v.unique_id
 ON CONFLICT DO NOTHING`
 
+	// A v4 id stands for one batch, with the time that it first came with.
 	copyClaims = `
 INSERT INTO tallyman.loaded_elements (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest, seal)
 SELECT $2, o.batch_time, o.unique_id, o.outcome, o.incarnation, o.sequence, o.row_count, o.byte_count, o.digest, o.seal
 FROM unnest($3::timestamptz[], $4::uuid[]) AS k (batch_time, unique_id)
 JOIN tallyman.loaded_elements o ON (o.revision_id, o.batch_time, o.unique_id) = ($1, k.batch_time, k.unique_id)
+WHERE NOT EXISTS (SELECT FROM tallyman.v4_ids v WHERE (v.revision_id, v.unique_id) = ($2, k.unique_id) AND v.batch_time <> k.batch_time)
 ORDER BY o.batch_time, o.unique_id
 ON CONFLICT DO NOTHING
 RETURNING unique_id, CASE outcome WHEN 'loaded' THEN row_count ELSE 0 END`
+
+	// As a batch that loads does.
+	closeCopied = `
+WITH had AS (
+    SELECT q.sha256
+    FROM unnest($2::timestamptz[], $3::uuid[]) AS k (batch_time, unique_id)
+    JOIN tallyman.quarantine q ON (q.revision_id, q.unique_id) = ($1, k.unique_id) AND q.state = 'open'
+    JOIN tallyman.loaded_elements l ON (l.revision_id, l.batch_time, l.unique_id) = ($1, k.batch_time, k.unique_id)
+    WHERE q.content IS NULL OR q.content = l.digest
+    ORDER BY q.sha256
+    FOR UPDATE OF q
+)
+UPDATE tallyman.quarantine q SET state = 'redriven', closed_at = now(), closed_why = 'copied from another revision'
+FROM had
+WHERE q.revision_id = $1 AND q.sha256 = had.sha256`
 )
 
 // CopyUncovered copies the batches that a revision has and another has not, each
 // with its entry in the ledger, which refuses it if it comes from Kafka as well; and
 // the rows of batches that the ledger has forgotten. It is for batches that nobody
 // can send any more: a copy has whatever was done to the rows since. Interrupted,
-// repeated or run twice at once, it copies each batch once. told hears how much
+// repeated or run twice at once, it copies each batch once. A v4 id that the other
+// revision has with another time is left: it stands for one batch. told hears how much
 // there is still; nil: nobody does.
 func (w *Warehouse) CopyUncovered(ctx context.Context, from, to sink.Revision, told func(left Uncovered)) (Copied, error) {
 	var copied Copied
@@ -59,7 +77,7 @@ func (w *Warehouse) CopyUncovered(ctx context.Context, from, to sink.Revision, t
 		return copied, w.class("read columns", err)
 	}
 	c := copying{conn: conn, from: from, to: to, columns: columns}
-	for {
+	for before := int64(-1); ; {
 		lacks, err := uncovered(ctx, conn, from.ID, to.ID, time.Time{})
 		if err != nil {
 			return copied, w.class("compare revisions", err)
@@ -74,6 +92,10 @@ func (w *Warehouse) CopyUncovered(ctx context.Context, from, to sink.Revision, t
 		if err != nil {
 			return copied, w.class("copy batches", err)
 		}
+		if some.Batches == 0 && lacks.Batches == before {
+			break // and nobody else copies either
+		}
+		before = lacks.Batches
 		copied.Batches += some.Batches
 		copied.Rows += some.Rows
 	}
@@ -138,6 +160,9 @@ func (c copying) batches(ctx context.Context, some []uncoveredBatch) (done Copie
 		if err == nil && tag.RowsAffected() != done.Rows {
 			err = wrongRevision("the table %s has %d rows of %d batches for which the ledger says %d: tallyman verify %s tells which. Nothing of them was copied",
 				ddl.PostgresName(c.from.Physical), tag.RowsAffected(), done.Batches, done.Rows, c.from.Manifest.Dataset)
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, closeCopied, c.to.ID, times, ids)
 		}
 		return err
 	})
