@@ -47,9 +47,19 @@ func (w *Warehouse) DropRevision(ctx context.Context, d schema.Dataset, id int64
 		return w.class("connect", err)
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	fence := w.NewFence()
 	_, err = whileLocked(ctx, w.cfg.moment(), func() (struct{}, error) {
-		return struct{}{}, step("drop revision", pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted},
-			func(tx pgx.Tx) error { return w.dropRevision(ctx, tx, d, id) }))
+		return struct{}{}, step("drop revision", pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+			there, err := w.droppable(ctx, tx, d, id)
+			if err != nil || there == (schema.Table{}) {
+				return err
+			}
+			// Who was frozen in a commit is ended; it would be waited for forever.
+			if err := fence(ctx, tx, id); err != nil {
+				return err
+			}
+			return w.dropRevision(ctx, tx, there, id)
+		}))
 	})
 	if err != nil {
 		return w.class("drop revision", err)
@@ -62,12 +72,14 @@ func (w *Warehouse) DropRevision(ctx context.Context, d schema.Dataset, id int64
 	}
 }
 
-func (w *Warehouse) dropRevision(ctx context.Context, tx pgx.Tx, d schema.Dataset, id int64) error {
+// droppable locks a revision and the jobs about it, in the order of a deployment,
+// and returns its table, or why it is not to be dropped. The zero table: it was.
+func (w *Warehouse) droppable(ctx context.Context, tx pgx.Tx, d schema.Dataset, id int64) (none schema.Table, err error) {
 	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1), set_config('lock_timeout', $2, true)", int64(initLock), milliseconds(w.cfg.moment())); err != nil {
-		return err
+		return none, err
 	}
 	if _, err := tx.Exec(ctx, lockJobsOf, id); err != nil {
-		return err
+		return none, err
 	}
 	var (
 		dataset string
@@ -76,21 +88,32 @@ func (w *Warehouse) dropRevision(ctx context.Context, tx pgx.Tx, d schema.Datase
 	)
 	switch err := tx.QueryRow(ctx, selectRevision, id).Scan(&dataset, &state, &table.Schema, &table.Name); {
 	case errors.Is(err, pgx.ErrNoRows):
-		return noRevision("there is no revision %d: tallyman revision list shows them", id)
+		return none, noRevision("there is no revision %d: tallyman revision list shows them", id)
 	case err != nil:
-		return err
+		return none, err
 	case dataset != d.String():
-		return wrongRevision("revision %d belongs to %s, not to %s", id, dataset, d)
+		return none, wrongRevision("revision %d belongs to %s, not to %s", id, dataset, d)
 	case state == sink.Active:
-		return wrongRevision("revision %d is the active one of %s: activate another first", id, d)
+		return none, wrongRevision("revision %d is the active one of %s: activate another first", id, d)
 	case state == sink.Retired:
-		return nil
+		return none, nil
 	}
+	// Asked once the revision is locked: a deployment that came before is seen, and
+	// one that comes later is refused.
 	var writer string
 	switch err := tx.QueryRow(ctx, selectWriter, id).Scan(&writer); {
 	case err == nil:
-		return wrongRevision("revision %d is being loaded, %s: stop the job first", id, writer)
+		return none, wrongRevision("revision %d is being loaded, %s: stop the job first", id, writer)
 	case !errors.Is(err, pgx.ErrNoRows):
+		return none, err
+	}
+	return table, nil
+}
+
+// dropRevision drops the table and everything that is known of the revision, but
+// for its ledger entries.
+func (w *Warehouse) dropRevision(ctx context.Context, tx pgx.Tx, table schema.Table, id int64) error {
+	if _, err := tx.Exec(ctx, "SELECT set_config('lock_timeout', $1, true)", milliseconds(w.cfg.moment())); err != nil {
 		return err
 	}
 	for _, of := range ofRevision() {
