@@ -39,10 +39,12 @@ BEGIN
         FOR statement IN
             SELECT format('ALTER TABLE %s OWNER TO tallyman_owner', c.oid::regclass)
             FROM tallyman.revisions r
+            JOIN tallyman.datasets m USING (dataset, manifest_hash)
             JOIN pg_class t ON t.oid = to_regclass(format('%I.%I', r.physical_schema, r.physical_table))
             JOIN pg_class c ON c.oid = t.oid OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = t.oid) OR c.relkind = 'v' AND EXISTS (
                 SELECT FROM pg_depend d JOIN pg_rewrite w ON w.oid = d.objid
-                WHERE d.refobjid = t.oid AND w.ev_class = c.oid AND c.relname = regexp_replace(t.relname, '__r\d+$', ''))
+                WHERE d.refobjid = t.oid AND w.ev_class = c.oid
+                  AND (c.relnamespace::regnamespace::text, c.relname) = (quote_ident(m.manifest->'table'->>'schema'), m.manifest->'table'->>'name'))
         LOOP
             EXECUTE statement;
         END LOOP;

@@ -429,3 +429,24 @@ func TestRolesLater(t *testing.T) {
 		t.Errorf("%d relations belong to somebody else", n)
 	}
 }
+
+// Where roles come later, the view of a dataset goes to the owner, too, whatever
+// the table is called that it is over.
+func TestRolesTakeOverNamedRevision(t *testing.T) {
+	t.Parallel()
+	admin := session(t, sandboxtest.Server(t, "18").DSN("postgres"))
+	w := open(t, fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", admin.Config().Port), events, postgres.Config{})
+	n := w.second("by_name")
+	w.activates(n.revision, false)
+	if _, err := w.Init(t.Context(), postgres.InitOptions{Roles: true}); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, admin, "CREATE ROLE ana LOGIN IN ROLE tallyman_owner", "CREATE ROLE lo LOGIN IN ROLE tallyman_loader")
+	back := postgres.Activation{Dataset: w.revision.Manifest.Dataset, Revision: w.revision.ID}
+	if _, err := w.as("lo").Activate(t.Context(), back); sink.ClassOf(err) != sink.Misconfigured {
+		t.Errorf("as the loader: %v", err)
+	}
+	if _, err := w.as("ana").Activate(t.Context(), back); err != nil {
+		t.Error(err)
+	}
+}
