@@ -28,7 +28,7 @@ SELECT a.pid, a.xact_start, coalesce(c.bytes_processed, -1)
 FROM unnest(pg_blocking_pids($1)) AS b (pid)
 JOIN pg_catalog.pg_stat_activity a USING (pid)
 LEFT JOIN pg_catalog.pg_stat_progress_copy c USING (pid)
-WHERE a.application_name LIKE 'tallyman/%' AND a.usename = current_user AND a.datname = current_database()
+WHERE a.application_name LIKE 'tallyman/%' AND pg_has_role(a.usesysid, 'USAGE') AND a.datname = current_database()
   AND a.state = 'active' AND a.wait_event_type = 'Client' AND a.wait_event = 'ClientRead'
   AND a.xact_start IS NOT NULL`
 

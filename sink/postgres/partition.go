@@ -47,6 +47,44 @@ func firstParts(m schema.Manifest, physical schema.Table, now time.Time) []ddl.P
 	return ddl.Parts(m.Partition.Every, physical, now, behind, ahead)
 }
 
+// mostBehind bounds the partitions of the past that a table is made with.
+const mostBehind = 1000
+
+// partsLike returns the partitions for a table that is to hold what the table of r
+// holds: from the oldest period on of which that has a partition. Rows of the past
+// would else all be in the one for the rest, which is looked through, while nobody
+// can use it, whenever a partition is made.
+func partsLike(ctx context.Context, tx pgx.Tx, r sink.Revision, physical schema.Table) ([]ddl.Part, error) {
+	now := time.Now()
+	parts := firstParts(r.Manifest, physical, now)
+	if parts == nil {
+		return nil, nil
+	}
+	if _, err := tx.Exec(ctx, isoBounds); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, selectParts, ddl.PostgresName(r.Physical))
+	if err != nil {
+		return nil, err
+	}
+	var from, to, oldest time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&from, &to}, func() error {
+		if oldest.IsZero() {
+			oldest = from
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	every := r.Manifest.Partition.Every
+	behind, ahead := reach(every)
+	for !oldest.IsZero() && parts[0].From.After(oldest) && behind < mostBehind {
+		behind++
+		parts = ddl.Parts(every, physical, now, behind, ahead)
+	}
+	return parts, nil
+}
+
 // selectParts returns the ranges of a table's partitions, by time.
 const selectParts = `
 SELECT b[1]::timestamptz, b[2]::timestamptz

@@ -321,3 +321,15 @@ func TestPartitionsAndRoles(t *testing.T) {
 		})
 	}
 }
+
+// A revision's table has the partitions of the past, too.
+func TestSecondHasPartitionsOfThePast(t *testing.T) {
+	t.Parallel()
+	text := "\ndataset: test/events\ncolumns:\n  - {name: n, type: int64}\n  - {name: at, type: timestamptz}\ntable:\n  partition: {by: at, every: month}\n"
+	w := open(t, sandboxtest.Postgres(t, "18"), text, postgres.Config{})
+	execute(t, w.conn, `SET TimeZone = UTC`, `CREATE TABLE events__r1_2026_01 PARTITION OF events__r1 FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')`)
+	w.second("")
+	if n := w.count("SELECT count(*) FROM pg_class WHERE relname = 'events__r2_2026_01'"); n != 1 {
+		t.Error("rows of January go to the partition for the rest")
+	}
+}

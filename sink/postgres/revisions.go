@@ -165,7 +165,10 @@ func makeTable(ctx context.Context, tx pgx.Tx, n NewRevision, active sink.Revisi
 		if n.Table != "" {
 			made.Physical.Name = n.Table
 		}
-		parts = firstParts(m, made.Physical, time.Now())
+		var err error
+		if parts, err = partsLike(ctx, tx, active, made.Physical); err != nil {
+			return made, err
+		}
 		taken, err := isTaken(ctx, tx, m, made.Physical, parts)
 		if err != nil {
 			return made, err
