@@ -197,8 +197,8 @@ const (
 // errMoved says that another revision became active meanwhile.
 var errMoved = errors.New("another revision was activated meanwhile")
 
-// settle waits for commits to a revision that are in flight, and returns since when
-// none can have begun that is in flight later.
+// settle waits for commits to a revision that are in flight, and for copies, and
+// returns since when none can have begun that is in flight later.
 func (c *change) settle(ctx context.Context, revision int64) (since time.Time, err error) {
 	tx, err := c.w.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
@@ -208,8 +208,11 @@ func (c *change) settle(ctx context.Context, revision int64) (since time.Time, e
 	if err := tx.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&since); err != nil {
 		return since, err
 	}
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(initLock)); err != nil {
-		return since, err
+	for _, lock := range []int64{initLock, copyLock} {
+		const take = "SELECT set_config('lock_timeout', $1, true), pg_advisory_xact_lock($2)"
+		if _, err := tx.Exec(ctx, take, milliseconds(c.w.cfg.LockTimeout), lock); err != nil {
+			return since, err
+		}
 	}
 	return since.Add(-overlap), c.fence(ctx, tx, revision)
 }

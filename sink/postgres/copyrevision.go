@@ -20,6 +20,10 @@ type Copied struct {
 	Rows    int64 `json:"rows"`
 }
 
+// copyLock is the key of an advisory lock that copies share, and that an activation
+// waits for: the time of loading of what is copied is long before it is seen.
+const copyLock = initLock + 1
+
 const (
 	copyV4 = `
 INSERT INTO tallyman.v4_ids (revision_id, unique_id, batch_time)
@@ -135,6 +139,9 @@ func (c copying) batches(ctx context.Context, some []uncoveredBatch) (done Copie
 	}
 	err = pgx.BeginTxFunc(ctx, c.conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		done = Copied{}
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared($1)", int64(copyLock)); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, copyV4, c.from.ID, c.to.ID, ids); err != nil {
 			return err
 		}

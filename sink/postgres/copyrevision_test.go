@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -63,5 +64,44 @@ func TestCopyClosesQuarantine(t *testing.T) {
 	}
 	if got := w.count("SELECT count(*) FROM tallyman.quarantine WHERE state = 'open'"); got != 0 {
 		t.Errorf("%d messages in open quarantine", got)
+	}
+}
+
+// What is copied into the active revision while another is activated is not lost
+// to readers, however long the copy takes.
+func TestActivationWaitsForCopies(t *testing.T) {
+	t.Parallel()
+	w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{LockTimeout: 300 * time.Millisecond})
+	from, n := w.second(""), w.second("")
+	p := from.partition(0)
+	e := from.element(batch.NewID(), p, 0, []any{int64(1), "x"})
+	from.loads(from.committer(), from.group(p, 1, e))
+	// As of a copy that began five minutes ago.
+	execute(t, w.conn, "ALTER TABLE tallyman.loaded_elements ALTER loaded_at SET DEFAULT now() - interval '5 minutes'")
+	blocker := session(t, w.dsn)
+	execute(t, blocker, "BEGIN", "LOCK TABLE events__r1 IN EXCLUSIVE MODE")
+	copied, activated := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := w.CopyUncovered(t.Context(), from.revision, w.revision, nil)
+		copied <- err
+	}()
+	w.waits(w.conn, "INSERT INTO%events__r1%")
+	go func() {
+		_, err := w.Activate(t.Context(), postgres.Activation{Dataset: n.revision.Manifest.Dataset, Revision: n.revision.ID, Wait: 3 * time.Second})
+		activated <- err
+	}()
+	for w.count(`SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()`) < 2 {
+		if t.Context().Err() != nil {
+			t.Fatal("nobody waits for the copy")
+		}
+	}
+	execute(t, blocker, "ROLLBACK")
+	if err := <-copied; err != nil {
+		t.Error(err)
+	}
+	err := <-activated
+	var lacks *postgres.UncoveredError
+	if !errors.As(err, &lacks) || lacks.Uncovered.Batches != 1 {
+		t.Errorf("behind a copy: %v", err)
 	}
 }

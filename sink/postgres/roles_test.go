@@ -449,4 +449,14 @@ func TestRolesTakeOverNamedRevision(t *testing.T) {
 	if _, err := w.as("ana").Activate(t.Context(), back); err != nil {
 		t.Error(err)
 	}
+
+	// An operator who may ends a loader that is frozen, though it is another user.
+	dsn := w.dsn
+	w.dsn = strings.Replace(dsn, "postgres@", "lo@", 1)
+	_, d, copied := w.copying(w.partition(0), "tallyman/frozen", 0)
+	w.activates(n.revision, false)
+	close(d.end)
+	if err := <-copied; err == nil {
+		t.Error("the frozen COPY went through")
+	}
 }
