@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"tallyman/schema"
 	"tallyman/schema/ddl"
@@ -27,10 +28,20 @@ ORDER BY s.status NOT IN ` + activeJobs + `, j.job_id LIMIT 1`
 	selectRevision = `
 SELECT dataset, state, physical_schema, physical_table FROM tallyman.revisions WHERE revision_id = $1 FOR UPDATE`
 
-	deleteLedger = `
+	// The ledger is gone through in the order of its key, by a range of it at a time:
+	// what is deleted is not looked at again, nor is what is another revision's.
+	selectUpTo = `
+SELECT batch_time, unique_id FROM (
+    SELECT batch_time, unique_id FROM tallyman.loaded_elements
+    WHERE revision_id = $1 AND batch_time >= $2 AND (batch_time, unique_id) > ($2::timestamptz, $3::uuid)
+    ORDER BY batch_time, unique_id
+    LIMIT 50000) next
+ORDER BY batch_time DESC, unique_id DESC LIMIT 1`
+
+	deleteUpTo = `
 DELETE FROM tallyman.loaded_elements
-WHERE (revision_id, batch_time, unique_id) IN (
-    SELECT revision_id, batch_time, unique_id FROM tallyman.loaded_elements WHERE revision_id = $1 LIMIT 50000)`
+WHERE revision_id = $1 AND batch_time >= $2 AND batch_time <= $4
+  AND (batch_time, unique_id) > ($2::timestamptz, $3::uuid) AND (batch_time, unique_id) <= ($4::timestamptz, $5::uuid)`
 )
 
 // ofRevision are the tables, beside the ledger, with rows of a revision.
@@ -64,11 +75,28 @@ func (w *Warehouse) DropRevision(ctx context.Context, d schema.Dataset, id int64
 	if err != nil {
 		return w.class("drop revision", err)
 	}
+	return w.class("delete the ledger entries of a dropped revision", deleteEntries(ctx, conn, id))
+}
+
+// deleteEntries deletes a revision's entries in the ledger, some at a time.
+func deleteEntries(ctx context.Context, conn *pgx.Conn, id int64) error {
+	after, past := pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}, pgtype.UUID{Valid: true}
 	for {
-		tag, err := conn.Exec(ctx, deleteLedger, id)
-		if err != nil || tag.RowsAffected() == 0 {
-			return w.class("delete the ledger entries of a dropped revision", err)
+		var (
+			upTo pgtype.Timestamptz
+			last pgtype.UUID
+		)
+		err := conn.QueryRow(ctx, selectUpTo, id, after, past).Scan(&upTo, &last)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
 		}
+		if err == nil {
+			_, err = conn.Exec(ctx, deleteUpTo, id, after, past, upTo, last)
+		}
+		if err != nil {
+			return err
+		}
+		after, past = upTo, last
 	}
 }
 

@@ -107,3 +107,23 @@ func TestDropEndsFrozen(t *testing.T) {
 		t.Error("the frozen COPY went through")
 	}
 }
+
+// BenchmarkDropRevision drops a revision with a million batches, beside another that
+// has as many.
+func BenchmarkDropRevision(b *testing.B) {
+	w := open(b, sandboxtest.Postgres(b, "18"), events, postgres.Config{})
+	w.grow(1_000_000)
+	for b.Loop() {
+		b.StopTimer()
+		n := w.second("")
+		w.run(`INSERT INTO tallyman.loaded_elements (revision_id, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest)
+			SELECT $1, batch_time, unique_id, outcome, incarnation, sequence, row_count, byte_count, digest FROM tallyman.loaded_elements WHERE revision_id = 1`, n.revision.ID)
+		b.StartTimer()
+		if err := w.DropRevision(b.Context(), n.revision.Manifest.Dataset, n.revision.ID); err != nil {
+			b.Fatal(err)
+		}
+		if left := w.count("SELECT count(*) FROM tallyman.loaded_elements WHERE revision_id = $1", n.revision.ID); left != 0 {
+			b.Fatalf("%d entries are left", left)
+		}
+	}
+}
