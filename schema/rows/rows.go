@@ -133,6 +133,21 @@ func (c *Codec) SetID(b []byte, id uuid.UUID) {
 	}
 }
 
+// SetIDs gives all tuples of a value that this codec made another batch's id.
+func (c *Codec) SetIDs(value []byte, id uuid.UUID) {
+	if !c.batchID {
+		return
+	}
+	for end := 0; end < len(value); {
+		end += 2 // the number of fields
+		for range len(c.columns) + 1 {
+			size := int32(binary.BigEndian.Uint32(value[end:])) // of NULL: -1
+			end += 4 + max(int(size), 0)
+		}
+		c.SetID(value[:end], id)
+	}
+}
+
 // Append appends one native tuple. Values are, by column type: bool; any Go
 // integer that fits; float64 or float32 that the type holds exactly; string,
 // json.Number, *big.Int or any Go integer for decimals; string; []byte for bytes;

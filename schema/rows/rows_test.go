@@ -386,3 +386,27 @@ func TestNewCodecRefuses(t *testing.T) {
 		newCodec(t, schema.Manifest{Columns: []schema.Column{{Name: "x", Type: c.Type}}})
 	}
 }
+
+// SetIDs makes of tuples what they would be with the other id from the first.
+func TestSetIDs(t *testing.T) {
+	t.Parallel()
+	for _, named := range []bool{true, false} {
+		c := newCodec(t, schema.Manifest{BatchID: named, Columns: []schema.Column{
+			{Name: "n", Type: schema.Int64, Nullable: true}, {Name: "t", Type: schema.Text, Nullable: true},
+		}})
+		tuples := func(id uuid.UUID) (value []byte) {
+			for _, row := range [][]any{{int64(1), "a"}, {nil, nil}, {int64(2), ""}, {nil, strings.Repeat("long", 100)}} {
+				var err error
+				if value, err = c.Append(value, id, row); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return value
+		}
+		got := tuples(uuid.Nil)
+		if c.SetIDs(got, batchID); !bytes.Equal(got, tuples(batchID)) {
+			t.Errorf("with an id %t: %x", named, got)
+		}
+		c.SetIDs(nil, batchID)
+	}
+}

@@ -73,6 +73,9 @@ func checkJSON(text []byte) error {
 	if err := checkLength(len(text)); err != nil {
 		return err
 	}
+	if isPlain(text) {
+		return nil
+	}
 	if err := checkDepth(text, maxDepth); err != nil {
 		return err
 	}
