@@ -73,6 +73,7 @@ type Journal struct {
 	incarnation uuid.UUID
 	opened      time.Time
 	fatal       func(format string, args ...any)
+	spare       sync.Pool // of *[]byte, for records
 
 	mu      sync.Mutex // guards closed and streams; held for no longer than a look-up
 	closed  bool
@@ -112,7 +113,9 @@ func open(cfg Config, fs vfs.FS, exit func(int)) (*Journal, error) {
 	}
 	logger := storeLogger{log: cfg.Logger.With("journal", cfg.Dir), exit: exit}
 	o := options(fs, lock, logger)
-	o.DisableWAL = cfg.Bulk
+	if o.DisableWAL = cfg.Bulk; cfg.Bulk {
+		o.MemTableSize, o.MemTableStopWritesThreshold = memTableSize/2, 2*memTables
+	}
 	db, err := pebble.Open(cfg.Dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", cfg.Dir, errors.Join(err, lock.Close()))

@@ -66,7 +66,7 @@ func (j *Journal) held(s Stream, first, last uint64, limit int) ([]uint64, error
 }
 
 // Get reads one batch and checks its checksum. The error for one that is not
-// there wraps [ErrNoBatch].
+// there wraps [ErrNoBatch]. [Journal.Release] takes its memory back.
 func (j *Journal) Get(k Key) (*Record, error) {
 	if err := j.enter(); err != nil {
 		return nil, err
@@ -83,11 +83,29 @@ func (j *Journal) get(k Key) (*Record, error) {
 	if err != nil {
 		return nil, damage(k, err)
 	}
-	owned := bytes.Clone(value)
+	memory, _ := j.spare.Get().(*[]byte)
+	if memory == nil {
+		memory = new([]byte)
+	}
+	*memory = append((*memory)[:0], value...)
 	if err := closer.Close(); err != nil {
 		return nil, damage(k, err)
 	}
-	return parseRecord(k, owned)
+	r, err := parseRecord(k, *memory)
+	if err != nil {
+		return nil, err
+	}
+	r.memory = memory
+	return r, nil
+}
+
+// Release takes back the memory of a record that Get returned, for the next one.
+// Nobody looks at its batch's value any more.
+func (j *Journal) Release(r *Record) {
+	if r.memory != nil {
+		j.spare.Put(r.memory)
+		r.memory, r.Batch.Value = nil, nil
+	}
 }
 
 // damage names the batch that an error of the store is about.

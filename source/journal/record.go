@@ -14,6 +14,8 @@ type Record struct {
 	Key   Key
 	Topic string
 	Batch *batch.Batch
+
+	memory *[]byte // that Batch.Value is in, if a journal lent it
 }
 
 // Size returns the bytes that count against budgets: those of the rows.

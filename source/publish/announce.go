@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/cenkalti/backoff/v5"
@@ -43,12 +42,12 @@ func (s *Sender) announce(ctx context.Context, a journal.Announced) error {
 		InitialInterval: firstRetry, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestRetry,
 	}
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := s.attempt(ctx, m)
+		err := cause(s.alone.WriteMessages(ctx, m)) // at once: nothing is gathered with it
 		if err != nil && ctx.Err() == nil {
 			s.failed(a.Topic)
 		}
-		if no := (*refused)(nil); errors.As(err, &no) {
-			return struct{}{}, backoff.Permanent(err)
+		if final(err) {
+			return struct{}{}, backoff.Permanent(&refused{err: err})
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))

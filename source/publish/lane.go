@@ -174,6 +174,7 @@ func (l *lane) publish(ctx context.Context, r *journal.Record) {
 		l.published(r.Key.Sequence, time.Now())
 		l.p.metrics.published.WithLabelValues(r.Topic).Inc()
 		l.p.metrics.bytes.WithLabelValues(r.Topic).Add(float64(r.Size()))
+		l.p.cfg.Journal.Release(r) // nobody reads it: the broker has answered
 		l.finish(false)
 	case errors.As(err, &no):
 		l.setAside(r.Key, err)
