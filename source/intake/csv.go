@@ -56,9 +56,9 @@ func fieldNames(record []byte) (names []string, err error) {
 		return nil, &RowError{Line: 1, Detail: "the file is empty: CSV begins with a header that names the columns"}
 	}
 	r := recordReader{data: record, line: 1}
+	var field rows.Field
 	for more := true; more; {
-		var field rows.Field
-		if field, more, err = r.field(); err != nil {
+		if more, err = r.field(&field); err != nil {
 			return nil, err
 		}
 		names = append(names, string(field.Value))
@@ -83,24 +83,23 @@ func newRowReader(h *header, null string) *rowReader {
 
 // read reads the next row. The fields are good until the next call.
 func (r *rowReader) read(in *recordReader) error {
-	line, n, blank := in.line, 0, false
+	line, n, unquoted := in.line, 0, false
 	in.scratch = in.scratch[:0]
 	for more := true; more; n++ {
-		field, again, err := in.field()
-		if err != nil {
-			return err
-		}
-		more = again
-		blank = field.Null && len(field.Value) == 0 && n == 0
 		if n == len(r.header.columns) {
 			return &RowError{Line: line, Detail: fmt.Sprintf("more fields than the header's %d", n)}
 		}
-		field.Null = field.Null && bytes.Equal(field.Value, r.null)
-		r.fields[r.header.columns[n]] = field
+		field := &r.fields[r.header.columns[n]]
+		var err error
+		if more, err = in.field(field); err != nil {
+			return err
+		}
+		unquoted = field.Null
+		field.Null = unquoted && bytes.Equal(field.Value, r.null)
 	}
 	if n < len(r.header.columns) {
 		detail := fmt.Sprintf("%d fields, the header has %d", n, len(r.header.columns))
-		if blank {
+		if n == 1 && unquoted && len(r.fields[r.header.columns[0]].Value) == 0 {
 			detail = "a blank line"
 		}
 		return &RowError{Line: line, Detail: detail}
@@ -121,32 +120,36 @@ type recordReader struct {
 // ended says that no record follows.
 func (r *recordReader) ended() bool { return r.at == len(r.data) }
 
-// field reads one field. Null says that it had no quotes. more is false for
-// the last field of a row; the row's newline is then passed.
-func (r *recordReader) field() (f rows.Field, more bool, err error) {
+// field reads one field into f. Null then says that it had no quotes. more is
+// false for the last field of a row; the row's newline is then passed.
+func (r *recordReader) field(f *rows.Field) (more bool, err error) {
 	rest := r.data[r.at:]
 	if len(rest) > 0 && rest[0] == '"' {
-		return r.quoted(rest[1:])
+		f.Null = false
+		return r.quoted(f, rest[1:])
 	}
+	f.Null = true
 	for i, c := range rest {
 		switch c {
 		case ',':
 			r.at += i + 1
-			return rows.Field{Value: rest[:i], Null: true}, true, nil
+			f.Value = rest[:i]
+			return true, nil
 		case '\n', '\r':
 			r.at += i
-			more, err = r.delimiter()
-			return rows.Field{Value: rest[:i], Null: true}, more, err
+			f.Value = rest[:i]
+			return r.delimiter()
 		case '"':
-			return f, false, r.fault("a quote inside a field that does not begin with one")
+			return false, r.fault("a quote inside a field that does not begin with one")
 		}
 	}
 	r.at = len(r.data)
-	return rows.Field{Value: rest, Null: true}, false, nil
+	f.Value = rest
+	return false, nil
 }
 
 // quoted reads a field that began with a quote; rest is what follows that.
-func (r *recordReader) quoted(rest []byte) (f rows.Field, more bool, err error) {
+func (r *recordReader) quoted(f *rows.Field, rest []byte) (more bool, err error) {
 	end := bytes.IndexByte(rest, '"')
 	if end >= 0 {
 		f.Value = rest[:end]
@@ -155,28 +158,30 @@ func (r *recordReader) quoted(rest []byte) (f rows.Field, more bool, err error) 
 		}
 	}
 	if end < 0 {
-		return rows.Field{}, false, r.fault("a quote that is not closed")
+		return false, r.fault("a quote that is not closed")
 	}
 	r.at += len(`""`) + end
 	r.line += int64(bytes.Count(rest[:end], []byte{'\n'}))
-	more, err = r.delimiter()
-	return f, more, err
+	return r.delimiter()
 }
 
 // doubled returns the text of a field with each pair of quotes as one, and its
 // closing quote's place in rest; -1: there is none. The first pair is at i.
 func (r *recordReader) doubled(rest []byte, i int) (text []byte, end int) {
 	start := len(r.scratch)
-	out := append(r.scratch, rest[:i]...)
+	r.scratch = slices.Grow(r.scratch, len(rest)) // once for a chunk
+	out := r.scratch[start:cap(r.scratch)]
+	n := copy(out, rest[:i])
 	for ; i < len(rest); i++ {
 		c := rest[i]
 		if c == '"' {
 			if i++; i == len(rest) || rest[i] != '"' {
-				r.scratch = out
-				return out[start:len(out):len(out)], i - 1
+				r.scratch = r.scratch[:start+n]
+				return out[:n:n], i - 1
 			}
 		}
-		out = append(out, c)
+		out[n] = c
+		n++
 	}
 	return nil, -1
 }

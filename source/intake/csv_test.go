@@ -166,9 +166,9 @@ func TestFirstFailureIsKept(t *testing.T) {
 	t.Parallel()
 	e := &encoding{}
 	for _, number := range []uint64{5, 2, 3} {
-		e.note(chunk{number: number}, &RowError{Line: int64(number)})
+		e.note(number, &RowError{Line: int64(number)})
 	}
-	e.note(chunk{number: 1}, nil)
+	e.note(1, nil)
 	var at *RowError
 	if !errors.As(e.failure.err, &at) || at.Line != 2 || e.failedBefore(2) || !e.failedBefore(3) {
 		t.Errorf("%+v", e.failure)

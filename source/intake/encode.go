@@ -35,20 +35,26 @@ func (e *RowError) Error() string {
 // for the disk, another is encoded.
 const encoders = 4
 
-// encoding turns one file into batches of a journal.
+// encoding turns one file into batches of a journal. It may begin before it is
+// known what ids these have.
 type encoding struct {
 	manifest schema.Manifest
 	hash     string // of the manifest
 	codec    *rows.Codec
 	null     string
 	format   Format
-	content  batch.Digest
 	label    string
-	journal  *journal.Journal
+
+	known   chan struct{} // closed once these two are
+	content batch.Digest
+	journal *journal.Journal
+	room    int // bytes of rows that may be kept until then
 
 	mu      sync.Mutex
 	total   totals
 	failure *failure // the first in the file, so far
+	early   []encoded
+	kept    int // bytes in early
 }
 
 // totals is what a file came to.
@@ -90,11 +96,11 @@ func (e *encoding) run(ctx context.Context, r io.Reader) (totals, error) {
 				// Chunks come in order, so all before a failure are done, too:
 				// the first failure in the file is always found.
 				if !e.failedBefore(c.number) {
-					e.note(c, w.encode(c))
+					e.note(c.number, w.encode(ctx, c))
 				}
 				split.used <- c.data
 			}
-			return nil
+			return w.finish(ctx)
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -127,7 +133,7 @@ func (e *encoding) cut(ctx context.Context, s *splitter, chunks chan<- chunk) er
 			return nil
 		}
 		if err != nil {
-			e.note(chunk{number: s.number}, err)
+			e.note(s.number, err)
 			return nil
 		}
 		select {
@@ -147,11 +153,11 @@ func (e *encoding) failedBefore(number uint64) bool {
 }
 
 // note keeps the failure that comes first in the file.
-func (e *encoding) note(c chunk, err error) {
+func (e *encoding) note(number uint64, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil && (e.failure == nil || c.number < e.failure.number) {
-		e.failure = &failure{number: c.number, err: err}
+	if err != nil && (e.failure == nil || number < e.failure.number) {
+		e.failure = &failure{number: number, err: err}
 	}
 }
 
@@ -163,36 +169,56 @@ type encoder struct {
 	value   []byte
 }
 
-// encode makes a chunk's batch and puts it into the journal.
-func (w *encoder) encode(c chunk) error {
-	id := batch.FileID(w.manifest.Dataset, string(w.format), w.content, c.number, w.label)
-	var n int
-	var err error
-	if w.reader == nil {
-		n, err = w.ndjson(c, id)
-	} else {
-		n, err = w.csv(c, id)
+// encode makes a chunk's rows, and its batch once ids are known.
+func (w *encoder) encode(ctx context.Context, c chunk) error {
+	id := uuid.Nil
+	known := w.isKnown()
+	if known {
+		w.catchUp()
+		id = w.id(c.number)
 	}
+	rows := w.csv
+	if w.reader == nil {
+		rows = w.ndjson
+	}
+	n, err := rows(c, id)
 	if err != nil {
 		return err
 	}
+	made := encoded{number: c.number, line: c.line, rows: n, value: w.value}
+	switch {
+	case known:
+		return w.append(made, id)
+	case w.keep(made):
+		w.value = make([]byte, 0, len(w.value)+len(w.value)/8)
+		return nil
+	}
+	if err := w.await(ctx); err != nil {
+		return err
+	}
+	w.catchUp()
+	return w.appendEarly(made)
+}
+
+// append puts a chunk's batch into the journal.
+func (e *encoding) append(made encoded, id uuid.UUID) error {
 	t, err := batch.TimeOf(id)
 	if err != nil {
 		return err
 	}
-	_, err = w.journal.Append(w.manifest.Topic, &batch.Batch{
-		ID: id, Time: t, Dataset: w.manifest.Dataset, Schema: w.hash,
-		ContentType: batch.Native, Rows: n, Value: w.value,
+	_, err = e.journal.Append(e.manifest.Topic, &batch.Batch{
+		ID: id, Time: t, Dataset: e.manifest.Dataset, Schema: e.hash,
+		ContentType: batch.Native, Rows: made.rows, Value: made.value,
 	})
 	if err != nil {
 		return err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.total.rows += int64(n)
-	w.total.batches++
-	if size := len(w.value); size > w.total.largest || size == w.total.largest && c.line < w.total.largestLine {
-		w.total.largest, w.total.largestLine = size, c.line
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.total.rows += int64(made.rows)
+	e.total.batches++
+	if size := len(made.value); size > e.total.largest || size == e.total.largest && made.line < e.total.largestLine {
+		e.total.largest, e.total.largestLine = size, made.line
 	}
 	return nil
 }

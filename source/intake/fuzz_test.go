@@ -77,7 +77,7 @@ func readCSV(data []byte) (records [][]rows.Field, err error) {
 		r.scratch = nil // kept by the fields before
 		for more := true; more; {
 			var field rows.Field
-			if field, more, err = r.field(); err != nil {
+			if more, err = r.field(&field); err != nil {
 				return records, err
 			}
 			record = append(record, field)

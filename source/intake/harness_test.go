@@ -39,7 +39,9 @@ func newEncoding(t testing.TB, m schema.Manifest, format Format, content batch.D
 			t.Error(err)
 		}
 	})
-	return &encoding{manifest: m, hash: m.Hash(), codec: codec, format: format, content: content, journal: j}
+	e := &encoding{manifest: m, hash: m.Hash(), codec: codec, format: format, known: make(chan struct{})}
+	e.know(content, j)
+	return e
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -155,13 +155,14 @@ type fingerprint struct {
 }
 
 // digest reads the uncompressed bytes and returns their fingerprint.
-func (in *input) digest(ctx context.Context, passed func(int64)) (*fingerprint, error) {
+func (in *input) digest(ctx context.Context, seed maphash.Seed, passed func(int64)) (*fingerprint, error) {
 	r, err := in.read(ctx, passed)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = r.Close() }()
 	f := &fingerprint{}
+	f.quick.SetSeed(seed)
 	h := sha256.New()
 	if _, err := io.Copy(io.MultiWriter(h, &f.quick), r); err != nil {
 		return nil, err

@@ -158,16 +158,15 @@ func (in *Intake) push(ctx context.Context, f File, report *Report) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
-	seen, err := src.digest(ctx, in.progress(Hashing, src.size))
-	if err != nil {
+	p := &push{Intake: in, file: f, src: src, topic: topic, seed: maphash.MakeSeed()}
+	reading := p.begin(ctx)
+	defer reading.end()
+	if p.fingerprint, err = src.digest(ctx, p.seed, in.progress(Hashing, src.size)); err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	report.SHA256 = seen.content.String()
-	p := &push{
-		Intake: in, file: f, src: src, fingerprint: seen, topic: topic,
-		dir: filepath.Join(in.root(), batch.FileID(in.cfg.Manifest.Dataset, string(f.Format), seen.content, 0, in.cfg.Again).String()),
-	}
-	return p.run(ctx, report)
+	report.SHA256 = p.content.String()
+	p.dir = filepath.Join(in.root(), batch.FileID(in.cfg.Manifest.Dataset, string(f.Format), p.content, 0, in.cfg.Again).String())
+	return p.run(ctx, reading, report)
 }
 
 // root returns the directory of all pushes.
@@ -180,11 +179,12 @@ func (in *Intake) progress(stage Stage, total int64) func(int64) {
 // push is the push of one file's content.
 type push struct {
 	*Intake
-	*fingerprint
-	file  File
-	src   *input
-	topic topic
-	dir   string
+	*fingerprint              // nil until the file was read once
+	seed         maphash.Seed // of the fingerprint
+	file         File
+	src          *input
+	topic        topic
+	dir          string
 }
 
 func (p *push) journalDir() string { return filepath.Join(p.dir, "journal") }
@@ -197,7 +197,7 @@ func (p *push) openJournal(source string, fill bool) (*journal.Journal, error) {
 	})
 }
 
-func (p *push) run(ctx context.Context, report *Report) error {
+func (p *push) run(ctx context.Context, r *reading, report *Report) error {
 	lock, err := journal.Lock(p.dir)
 	if errors.Is(err, journal.ErrInUse) {
 		return fmt.Errorf("%w, in %s: wait until it ends", ErrInUse, p.dir)
@@ -211,7 +211,7 @@ func (p *push) run(ctx context.Context, report *Report) error {
 		return err
 	}
 	if done == nil {
-		if done, err = p.encode(ctx); err != nil {
+		if done, err = p.encode(ctx, r); err != nil {
 			if ctx.Err() != nil {
 				err = fmt.Errorf("interrupted, with nothing published; push the file again: %w", context.Cause(ctx))
 			}
@@ -235,8 +235,8 @@ func (p *push) taken(done *state) error {
 	return fmt.Errorf("%w: %s; loaders would refuse it as id_conflict. To load it once more, as other rows, give it a label with --again", ErrOtherManifest, how)
 }
 
-// encode reads the file into a new journal and notes that it is whole.
-func (p *push) encode(ctx context.Context) (*state, error) {
+// encode has the file read into a new journal and notes that it is whole.
+func (p *push) encode(ctx context.Context, r *reading) (*state, error) {
 	// What an earlier push left that ended while reading.
 	if err := os.RemoveAll(p.journalDir()); err != nil {
 		return nil, err
@@ -245,11 +245,11 @@ func (p *push) encode(ctx context.Context) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &encoding{
-		manifest: p.cfg.Manifest, hash: p.hash, codec: p.codec, null: p.cfg.Null,
-		format: p.file.Format, content: p.content, label: p.cfg.Again, journal: j,
+	r.know(p.content, j)
+	total, err := r.wait()
+	if err == nil {
+		p.progress(Encoding, p.src.size)(p.src.size)
 	}
-	total, err := p.read(ctx, e)
 	if err = errors.Join(err, j.Close()); err != nil {
 		return nil, err
 	}
@@ -270,15 +270,20 @@ func (p *push) encode(ctx context.Context) (*state, error) {
 // errChanged is the error for a file whose second reading differs from the first.
 var errChanged = errors.New("the file was changed while it was read")
 
-// read reads the file a second time, into the journal.
+// read reads the file a second time, into a journal.
 func (p *push) read(ctx context.Context, e *encoding) (totals, error) {
-	r, err := p.src.read(ctx, p.progress(Encoding, p.src.size))
+	tell := p.progress(Encoding, p.src.size)
+	r, err := p.src.read(ctx, func(done int64) {
+		if e.isKnown() { // before that, the first reading tells how far it came
+			tell(done)
+		}
+	})
 	if err != nil {
 		return totals{}, fmt.Errorf("read: %w", err)
 	}
 	defer func() { _ = r.Close() }()
 	var again maphash.Hash
-	again.SetSeed(p.quick.Seed())
+	again.SetSeed(p.seed)
 	total, err := e.run(ctx, io.TeeReader(r, &again))
 	if err == nil && again.Sum64() != p.quick.Sum64() {
 		err = errChanged

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -238,15 +239,38 @@ func TestPushNoticesAChange(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.BrokerConfig{})
 	f := r.file("rows.csv", lines(10))
-	r.cfg.Progress = func(p Progress) {
-		if p.Stage == Hashing {
+	in, err := New(r.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, changed := range []bool{false, true} {
+		src, err := in.open(t.Context(), f.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(in.root()); err != nil {
+			t.Fatal(err)
+		}
+		p := &push{Intake: in, file: f, src: src, seed: maphash.MakeSeed(), dir: filepath.Join(in.root(), "test"), topic: topic{limit: 1 << 20}}
+		if p.fingerprint, err = src.digest(t.Context(), p.seed, func(int64) {}); err != nil {
+			t.Fatal(err)
+		}
+		if changed {
 			if err := os.WriteFile(f.Name, []byte(strings.Replace(lines(10), "row 3", "row X", 1)), 0o600); err != nil {
-				t.Error(err)
+				t.Fatal(err)
 			}
 		}
-	}
-	if _, err := r.push(t.Context(), f); !errors.Is(err, errChanged) {
-		t.Errorf("%v", err)
+		if err := os.MkdirAll(p.dir, 0o750); err != nil {
+			t.Fatal(err)
+		}
+		reading := p.begin(t.Context())
+		if _, err := p.encode(t.Context(), reading); errors.Is(err, errChanged) != changed || !changed && err != nil {
+			t.Errorf("changed %t: %v", changed, err)
+		}
+		reading.end()
+		if err := src.close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if got, _ := r.published(); len(got) > 0 {
 		t.Errorf("published: %v", got)
