@@ -25,16 +25,17 @@ const (
 // BenchmarkAppend appends the rows that BenchmarkLoad loads, 500 a call, from 128
 // callers, until everything is fsynced and acknowledged by a broker in the same
 // process. rows/s counts to the last acknowledgement, accepted/s to the last
-// answer of the journal; cpu-s/Mrow is as in BenchmarkPush.
+// answer of the journal; ofLoader and cpu-s/Mrow are as in BenchmarkPush.
 func BenchmarkAppend(b *testing.B) {
 	fastCompression()
+	all := &besides{b: b, made: map[string]*bench{}}
 	appends := map[string]func(*source.Source, [][]any) error{
 		"rows":  func(s *source.Source, r [][]any) error { return s.Append(b.Context(), r) },
 		"batch": func(s *source.Source, r [][]any) error { return s.AppendBatch(b.Context(), batch.NewID(), r) },
 	}
 	for _, name := range []string{"batch", "rows"} {
 		for _, compression := range benchCompressions() {
-			b.Run(name+"/"+compression, func(b *testing.B) { benchAppend(b, compression, appends[name]) })
+			b.Run(name+"/"+compression, func(sub *testing.B) { benchAppend(sub, compression, all, appends[name]) })
 		}
 	}
 }
@@ -42,7 +43,7 @@ func BenchmarkAppend(b *testing.B) {
 // benchCompressions are the default and the one that costs least.
 func benchCompressions() []string { return []string{kafkaconn.Zstd, kafkaconn.Snappy} }
 
-func benchAppend(b *testing.B, compression string, add func(*source.Source, [][]any) error) {
+func benchAppend(b *testing.B, compression string, all *besides, add func(*source.Source, [][]any) error) {
 	m, err := schema.ParseManifest([]byte(benchManifest))
 	if err != nil {
 		b.Fatal(err)
@@ -54,15 +55,17 @@ func benchAppend(b *testing.B, compression string, add func(*source.Source, [][]
 			calls[i] = append(calls[i], benchRow(random))
 		}
 	}
-	var accepted, published, used time.Duration
+	x := all.of(b, compression)
+	var accepted, published, used, loaded time.Duration
 	n := 0
 	for b.Loop() {
 		b.StopTimer()
-		broker := sandboxtest.Broker(b, sandbox.BrokerConfig{DataDir: b.TempDir()})
+		loaded += x.quietLoad()
+		broker := sandboxtest.Broker(b, sandbox.BrokerConfig{DataDir: all.b.TempDir()})
 		if err := broker.CreateTopic(m.Topic, 4, nil); err != nil {
 			b.Fatal(err)
 		}
-		s, err := source.Open(b.Context(), source.Config{Manifest: m, Kafka: source.Kafka{Brokers: broker.Addrs(), Compression: compression}, Dir: b.TempDir(), Name: "bench", Logger: slog.New(slog.DiscardHandler)})
+		s, err := source.Open(b.Context(), source.Config{Manifest: m, Kafka: source.Kafka{Brokers: broker.Addrs(), Compression: compression}, Dir: all.b.TempDir(), Name: "bench", Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -98,9 +101,10 @@ func benchAppend(b *testing.B, compression string, add func(*source.Source, [][]
 		b.StartTimer()
 		n++
 	}
-	all := float64(n * benchBatches * benchBatchRows)
-	b.ReportMetric(all/published.Seconds(), "rows/s")
-	b.ReportMetric(all/accepted.Seconds(), "accepted/s")
-	b.ReportMetric(used.Seconds()*1e6/all, "cpu-s/Mrow")
+	rows := float64(n * benchBatches * benchBatchRows)
+	b.ReportMetric(rows/published.Seconds(), "rows/s")
+	b.ReportMetric(loaded.Seconds()/published.Seconds(), "ofLoader")
+	b.ReportMetric(rows/accepted.Seconds(), "accepted/s")
+	b.ReportMetric(used.Seconds()*1e6/rows, "cpu-s/Mrow")
 	b.ReportMetric(0, "ns/op")
 }

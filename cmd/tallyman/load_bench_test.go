@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/segmentio/kafka-go"
 
+	"tallyman/internal/kafkaconn"
 	"tallyman/internal/sandbox"
 	"tallyman/schema"
 	"tallyman/schema/batch"
@@ -207,6 +208,36 @@ func (x *bench) load(env ...string) (took time.Duration, peak int64) {
 	}
 	x.b.Fatal("not loaded within two minutes")
 	return 0, 0
+}
+
+// besides are what the sources of a benchmark are compared with: loaders, by how
+// batches are compressed. All directories are kept until everything is measured: for
+// each new file ext4 looks through those that were deleted in the last minute.
+type besides struct {
+	b    *testing.B
+	made map[string]*bench
+}
+
+// of returns a loader of the same rows, in batches of 1,000, compressed in that way.
+func (all *besides) of(b *testing.B, compression string) *bench {
+	b.Helper()
+	x := all.made[compression]
+	if x == nil {
+		x = newBench(all.b, loadCase{contentType: batch.Native, batchRows: 1_000, snappy: compression == kafkaconn.Snappy})
+		all.made[compression] = x
+	}
+	x.b = b
+	x.load() // fills the caches
+	return x
+}
+
+// quietLoad is load with nothing left to be written to the disk, before and after.
+func (x *bench) quietLoad() time.Duration {
+	x.b.Helper()
+	x.exec("CHECKPOINT")
+	took, _ := x.load()
+	x.exec("CHECKPOINT")
+	return took
 }
 
 // loader starts a loader and returns what ends it.
