@@ -38,7 +38,11 @@ func (w *Warehouse) Activate(ctx context.Context, a Activation) (was int64, err 
 	for {
 		was, err = c.try(ctx)
 		var behind *UncoveredError
-		again := errors.As(err, &behind) && behind.passing || sink.ClassOf(err) == sink.Retryable
+		class := sink.ClassOf(err)
+		if class == sink.TooSlow {
+			c.compared = 0 // so that the second look has less to look at
+		}
+		again := errors.As(err, &behind) && behind.passing || class == sink.Retryable || class == sink.TooSlow
 		if err == nil || !again || time.Now().After(c.deadline) {
 			break
 		}

@@ -74,6 +74,37 @@ func TestActivationBesideARedrive(t *testing.T) {
 	}
 }
 
+// A second look that takes too long is given up, and tried again: loads go on meanwhile.
+func TestActivationAfterASlowLook(t *testing.T) {
+	t.Parallel()
+	w := open(t, sandboxtest.Postgres(t, "18"), events, postgres.Config{LockTimeout: 30 * time.Second})
+	n := w.second("")
+	p, q := w.partition(0), n.partition(0)
+	e := w.element(batch.NewID(), p, 0, []any{int64(1), "x"})
+	w.loads(w.committer(), w.group(p, 1, e))
+	e.Partition = q.Partition
+	n.loads(n.committer(), n.group(q, 1, e))
+	holder, slow := session(t, w.dsn), session(t, w.dsn)
+	execute(t, holder, "BEGIN", "LOCK TABLE events__r1 IN ROW EXCLUSIVE MODE") // between the looks
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.Activate(t.Context(), postgres.Activation{Dataset: n.revision.Manifest.Dataset, Revision: n.revision.ID, Wait: 30 * time.Second})
+		done <- err
+	}()
+	const waits = `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%' || $1 || '%'`
+	for w.count(waits, "LOCK TABLE") == 0 {
+	}
+	execute(t, slow, "BEGIN", "LOCK TABLE tallyman.loaded_elements IN ACCESS EXCLUSIVE MODE")
+	execute(t, holder, "ROLLBACK")
+	for w.count(waits, "lacking") == 0 {
+	}
+	time.Sleep(3 * time.Second) // longer than loads are held up
+	execute(t, slow, "ROLLBACK")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // A backup or an analysis of the old table keeps nobody from activating another.
 func TestActivationBesideABackup(t *testing.T) {
 	t.Parallel()
