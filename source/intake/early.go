@@ -130,4 +130,5 @@ func (r *reading) wait() (totals, error) {
 func (r *reading) end() {
 	r.stop()
 	<-r.ended
+	r.early = nil
 }

@@ -219,6 +219,7 @@ func (p *push) run(ctx context.Context, r *reading, report *Report) error {
 			return errors.Join(err, os.RemoveAll(p.dir))
 		}
 	}
+	r.end() // of what was read before, the journal has it all
 	if done.Manifest != p.hash || done.Null != p.cfg.Null {
 		return p.taken(done)
 	}

@@ -530,7 +530,8 @@ func TestPushInterruptedWhileReading(t *testing.T) {
 			interrupt()
 		}
 	}
-	f := r.file("rows.csv", lines(50_000))
+	// More than is encoded while the file is hashed.
+	f := r.file("rows.csv", "n,t\n"+strings.Repeat("1,"+strings.Repeat("x", 64<<10)+"\n", 2*earlyBytes>>16))
 	report, err := r.push(ctx, f)
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "interrupted, with nothing published") || report.Batches != 0 {
 		t.Errorf("%+v, %v", report, err)
