@@ -488,6 +488,8 @@ func TestReleasedRecords(t *testing.T) {
 	if all[0].Batch.Value != nil {
 		t.Error("a released value can be read")
 	}
+	all[1].Keep()
+	j.Release(all[1])
 	for range 3 {
 		one, other := read(key), read(all[2].Key)
 		if string(one.Batch.Value) != want[0] || string(other.Batch.Value) != want[2] || string(all[1].Batch.Value) != want[1] {

@@ -108,6 +108,10 @@ func (j *Journal) Release(r *Record) {
 	}
 }
 
+// Keep says that somebody may yet look at the batch's value: its memory is then not
+// taken back.
+func (r *Record) Keep() { r.memory = nil }
+
 // damage names the batch that an error of the store is about.
 func damage(k Key, err error) error {
 	if pebble.IsCorruptionError(err) {

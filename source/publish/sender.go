@@ -115,7 +115,7 @@ func (s *Sender) Send(ctx context.Context, r *journal.Record) error {
 	wait.Reset()
 	began, said := time.Now(), time.Time{}
 	for {
-		err := s.attempt(ctx, m)
+		err := s.attempt(ctx, r, m)
 		var no *refused
 		if err == nil || errors.As(err, &no) || ctx.Err() != nil {
 			if err == nil && !said.IsZero() {
@@ -138,9 +138,12 @@ func (s *Sender) Send(ctx context.Context, r *journal.Record) error {
 	}
 }
 
-// attempt sends m once; if it is refused in company, once more alone.
-func (s *Sender) attempt(ctx context.Context, m kafka.Message) error {
+// attempt sends m, of r, once; if it is refused in company, once more alone.
+func (s *Sender) attempt(ctx context.Context, r *journal.Record, m kafka.Message) error {
 	err := cause(s.shared.WriteMessages(ctx, m))
+	if err != nil {
+		r.Keep() // the client may still be writing a request that it has given up
+	}
 	if final(err) {
 		err = cause(s.alone.WriteMessages(ctx, m))
 		if final(err) {
