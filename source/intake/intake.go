@@ -162,6 +162,9 @@ func (in *Intake) push(ctx context.Context, f File, report *Report) (err error) 
 	reading := p.begin(ctx)
 	defer reading.end()
 	if p.fingerprint, err = src.digest(ctx, p.seed, in.progress(Hashing, src.size)); err != nil {
+		if ctx.Err() != nil {
+			return interrupted(ctx)
+		}
 		return fmt.Errorf("read: %w", err)
 	}
 	report.SHA256 = p.content.String()
@@ -213,7 +216,7 @@ func (p *push) run(ctx context.Context, r *reading, report *Report) error {
 	if done == nil {
 		if done, err = p.encode(ctx, r); err != nil {
 			if ctx.Err() != nil {
-				err = fmt.Errorf("interrupted, with nothing published; push the file again: %w", context.Cause(ctx))
+				err = interrupted(ctx)
 			}
 			// Reading starts over: leave no trace.
 			return errors.Join(err, os.RemoveAll(p.dir))
@@ -225,6 +228,11 @@ func (p *push) run(ctx context.Context, r *reading, report *Report) error {
 	}
 	report.Rows, report.Batches, report.Bytes = done.Rows, done.Batches, done.Bytes
 	return p.publish(ctx, done, report)
+}
+
+// interrupted is the error of a push that was told to end before the file was read whole.
+func interrupted(ctx context.Context) error {
+	return fmt.Errorf("interrupted, with nothing published; push the file again: %w", context.Cause(ctx))
 }
 
 // taken explains why the content can't be pushed like this.

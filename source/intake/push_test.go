@@ -524,17 +524,19 @@ func (s signal) Write(line []byte) (int, error) {
 func TestPushInterruptedWhileReading(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, sandbox.BrokerConfig{})
-	ctx, interrupt := context.WithCancel(t.Context())
-	r.cfg.Progress = func(p Progress) {
-		if p.Stage == Encoding {
-			interrupt()
-		}
-	}
 	// More than is encoded while the file is hashed.
 	f := r.file("rows.csv", "n,t\n"+strings.Repeat("1,"+strings.Repeat("x", 64<<10)+"\n", 2*earlyBytes>>16))
-	report, err := r.push(ctx, f)
-	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "interrupted, with nothing published") || report.Batches != 0 {
-		t.Errorf("%+v, %v", report, err)
+	for _, stage := range []Stage{Hashing, Encoding} {
+		ctx, interrupt := context.WithCancel(t.Context())
+		r.cfg.Progress = func(p Progress) {
+			if p.Stage == stage {
+				interrupt()
+			}
+		}
+		report, err := r.push(ctx, f)
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "interrupted, with nothing published") || report.Batches != 0 {
+			t.Errorf("%s: %+v, %v", stage, report, err)
+		}
 	}
 	if got, _ := r.published(); len(got) > 0 {
 		t.Errorf("published: %v", got)
