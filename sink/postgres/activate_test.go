@@ -53,9 +53,10 @@ func TestActivationBesideARedrive(t *testing.T) {
 	if _, err := n.committer().Commit(t.Context(), g); err != nil {
 		t.Fatal(err)
 	}
-	// It comes between the first look and the second.
+	// It comes between the first look and the second, which locks jobs before.
+	execute(t, w.conn, "INSERT INTO tallyman.jobs (idempotency_key, kind, dataset, revision_id) VALUES ('legacy:1', 'load', 'test/events', 1)")
 	holder := session(t, w.dsn)
-	execute(t, holder, "BEGIN", "SELECT FROM tallyman.positions WHERE revision_id = 1 FOR NO KEY UPDATE")
+	execute(t, holder, "BEGIN", "SELECT FROM tallyman.jobs FOR UPDATE")
 	done := make(chan error, 1)
 	go func() {
 		_, err := w.Activate(t.Context(), postgres.Activation{Dataset: n.revision.Manifest.Dataset, Revision: n.revision.ID, Wait: 5 * time.Second})
