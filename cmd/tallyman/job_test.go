@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"tallyman/internal/sandbox/sandboxtest"
 )
@@ -265,6 +268,34 @@ func TestFrozenLoaderOverAnActivation(t *testing.T) {
 	}
 	s.must("verify", "web/visits")
 	s.must("revision", "activate", "web/visits", "1", "--wait", "60s")
+	s.must("verify", "web/visits")
+}
+
+// A loader that the warehouse breaks off with while it begins its job waits for
+// the warehouse and begins again; it ends for no outage.
+func TestLoaderOutlivesAnOutageAtItsStart(t *testing.T) {
+	t.Parallel()
+	s := newIncompleteSite(t, "18")
+	s.must("push", "web/visits", "--manifest", s.manifest, file(t, "a.csv", visitsCSV))
+	s.must("job", "deploy", "load", "web/visits")
+	admin, err := pgx.Connect(t.Context(), s.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = admin.Close(context.Background()) }()
+	if _, err := admin.Exec(t.Context(), "BEGIN; LOCK tallyman.datasets"); err != nil {
+		t.Fatal(err)
+	}
+	l := s.begin("web/visits")
+	s.until("loader that reads the manifests", func() bool {
+		return s.number(`SELECT count(*) FROM (SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock') AS x`) > 0
+	})
+	s.until("word of it", func() bool { return strings.Contains(l.log(), "work on a job ended with an error") })
+	if _, err := admin.Exec(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	s.must("wait", "web/visits", "--complete-through", "now", "--timeout", "60s")
 	s.must("verify", "web/visits")
 }
 

@@ -242,14 +242,15 @@ func (l *loads) set(id int64, one *loader.Loader) {
 }
 
 // ended ends the process if it was started for the one job that has ended by
-// itself. Else the others go on, and the probe says what has failed until it is
-// tried again.
+// itself, unless that was for an outage. Else the others go on, and the probe says
+// what has failed until it is tried again.
 func (l *loads) ended(j job.Job, err error) {
+	outage := err != nil && sink.ClassOf(err) == sink.Retryable
 	if err != nil {
 		err = fmt.Errorf("%s of %s ended: %w", j.Kind, j.Dataset, err)
 	}
 	l.mu.Lock()
-	own := j.ID == l.deployed
+	own := j.ID == l.deployed && !outage
 	if err != nil {
 		l.failed[j.ID] = err
 	}
