@@ -118,7 +118,7 @@ func (d *Demo) loadedIn(pass int) func(view) bool {
 
 // readIn says that everything was published so many times, and read.
 func readIn(pass int) func(view) bool {
-	return func(v view) bool { return v.passes >= pass && v.behind <= 0 }
+	return func(v view) bool { return v.passes >= pass && v.behind == 0 }
 }
 
 // killUntil kills a loader and adds that to kills, unless it is over before a

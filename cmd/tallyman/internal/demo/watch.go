@@ -17,8 +17,7 @@ import (
 type view struct {
 	passes int   // how often the source has published everything
 	rows   int64 // in the ledger
-	read   int64 // messages that the positions have passed
-	behind int64 // messages that the topic has and the positions haven't passed
+	behind int64 // messages that the topic had when the last pass was over (until the first one is: has) and the positions haven't passed
 }
 
 // The watcher's statements. They are for showing progress and for knowing when
@@ -40,6 +39,8 @@ type watcher struct {
 	conn   *pgx.Conn
 	cancel context.CancelFunc
 	done   chan struct{}
+	passes int             // that ends are of
+	ends   map[int32]int64 // of the topic's partitions; a source that is done goes on announcing how far it is
 
 	mu   sync.Mutex
 	view view
@@ -58,7 +59,7 @@ func (d *Demo) startWatcher(ctx context.Context) (*watcher, error) {
 	go func() {
 		defer close(w.done)
 		for tick := time.NewTicker(lookEvery); ; {
-			v, err := d.look(ctx, conn)
+			v, err := w.look(ctx, d)
 			w.mu.Lock()
 			w.view, w.err = v, err
 			w.mu.Unlock()
@@ -85,7 +86,7 @@ func (w *watcher) stop() {
 
 // look takes a view. The source's report is read first and the positions last,
 // so that "published" and "nothing behind" together mean everything.
-func (d *Demo) look(ctx context.Context, conn *pgx.Conn) (v view, err error) {
+func (w *watcher) look(ctx context.Context, d *Demo) (v view, err error) {
 	d.mu.Lock()
 	v.passes = d.said.Passes
 	d.mu.Unlock()
@@ -97,27 +98,30 @@ func (d *Demo) look(ctx context.Context, conn *pgx.Conn) (v view, err error) {
 	if err != nil {
 		return v, fmt.Errorf("watch the topic: %w", err)
 	}
-	for _, end := range ends {
+	if ends != nil && (w.passes == 0 || w.passes != v.passes) {
+		w.passes, w.ends = v.passes, ends
+	}
+	v.passes = w.passes // a pass counts once it is known where it ends
+	for _, end := range w.ends {
 		v.behind += end
 	}
 	dataset := d.manifest.Dataset.String()
-	if err := conn.QueryRow(ctx, ledgerRowsSQL, dataset).Scan(&v.rows); err != nil {
+	if err := w.conn.QueryRow(ctx, ledgerRowsSQL, dataset).Scan(&v.rows); err != nil {
 		return v, fmt.Errorf("watch the ledger: %w", err)
 	}
-	rows, err := conn.Query(ctx, positionsSQL, dataset)
+	rows, err := w.conn.Query(ctx, positionsSQL, dataset)
 	if err != nil {
 		return v, fmt.Errorf("watch the positions: %w", err)
 	}
 	var partition int32
 	var next int64
 	_, err = pgx.ForEachRow(rows, []any{&partition, &next}, func() error {
-		v.read += next
+		v.behind -= min(next, w.ends[partition])
 		return nil
 	})
 	if err != nil {
 		return v, fmt.Errorf("watch the positions: %w", err)
 	}
-	v.behind -= v.read
 	return v, nil
 }
 
