@@ -245,20 +245,19 @@ func (l *loads) set(id int64, one *loader.Loader) {
 // itself, unless that was for an outage. Else the others go on, and the probe says
 // what has failed until it is tried again.
 func (l *loads) ended(j job.Job, err error) {
-	outage := err != nil && sink.ClassOf(err) == sink.Retryable
 	if err != nil {
 		err = fmt.Errorf("%s of %s ended: %w", j.Kind, j.Dataset, err)
 	}
 	l.mu.Lock()
-	own := j.ID == l.deployed && !outage
+	ends := j.ID == l.deployed && sink.ClassOf(err) != sink.Retryable
 	if err != nil {
 		l.failed[j.ID] = err
 	}
 	l.mu.Unlock()
 	switch {
-	case own && err != nil:
+	case ends && err != nil:
 		l.cancel(err)
-	case own:
+	case ends:
 		l.cancel(errDone)
 	}
 }
